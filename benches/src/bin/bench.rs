@@ -1,0 +1,78 @@
+//! `cargo run --release -p highwater-benches -- <what> --set <S|L|tiny>`
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use highwater_benches::queries::Plan;
+use highwater_benches::server::default_binary;
+use highwater_benches::workload::Set;
+use highwater_benches::{ingest, materialize, parse, queries};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Benchmarks of Highwater; see docs/benchmarks.md.
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Store a set over HTTP, durable when acknowledged
+    Ingest(Options),
+    /// Build two aggregates, then bring them up to date after later and late points
+    Materialize(Options),
+    /// Run the queries of the suite, and DuckDB on the same data where --python names one
+    Queries(Options),
+    /// Parse line protocol, nothing else
+    Parse(Options),
+    /// Print the queries
+    Sql(Options),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Options {
+    /// How much data
+    #[arg(long, default_value = "S")]
+    set: Set,
+    /// Threads that write
+    #[arg(long, default_value_t = 2)]
+    clients: usize,
+    /// Runs of what is measured
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// The server's binary; by default the one beside this program
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// A Python with the package duckdb, to measure DuckDB in the same run
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+}
+
+impl Options {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        self.server.clone().map_or_else(default_binary, Ok)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().what {
+        What::Ingest(o) => ingest::run(&o.binary()?, o.set, o.clients, o.runs),
+        What::Materialize(o) => materialize::run(&o.binary()?, o.set, o.clients),
+        What::Queries(o) => queries::run(&Plan {
+            binary: o.binary()?,
+            set: o.set,
+            clients: o.clients,
+            runs: o.runs,
+            python: o.python,
+        }),
+        What::Parse(o) => parse::run(o.set, o.runs),
+        What::Sql(o) => {
+            queries::print(o.set);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One spelling for every rule, so that equal definitions are equal texts.
+
+use highwater_core::bucket::Span;
+use highwater_core::schema::TIME_COLUMN;
+
+use super::columns::function_named;
+use super::compile::EVERY;
+use super::rule::{AggregateRule, AggregationRule, RefreshRule};
+use super::{Definition, Freshness, Refresh};
+
+/// The rule in canonical words: what says nothing new is left out, the rest is spelled one way.
+pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> AggregateRule {
+    let is_over_points = definition.parent().is_none();
+    let refresh = match definition.refresh {
+        Refresh::Periodic { every } if every == EVERY => None,
+        Refresh::Periodic { every } => Some(("periodic", Some(every.to_string()))),
+        Refresh::OnDemand => Some(("on_demand", None)),
+    };
+    let lateness = definition.allowed_lateness;
+    AggregateRule {
+        name: rule.name.clone(),
+        source: rule.source.clone(),
+        interval: definition.bucket.map(|bucket| bucket.to_string()),
+        time_column: rule.time_column.clone().filter(|column| column != TIME_COLUMN),
+        group_by: rule.group_by.clone().filter(|own| !own.is_empty() || !is_over_points),
+        filter: definition.filter.as_deref().map(str::to_owned),
+        aggregations: rule.aggregations.iter().map(canonical_entry).collect(),
+        order_by: rule.order_by.clone(),
+        limit: rule.limit,
+        allowed_lateness: (lateness != Span::ZERO).then(|| lateness.to_string()),
+        refresh: refresh.map(|(strategy, every)| RefreshRule {
+            strategy: Some(strategy.into()),
+            every,
+            critical: None,
+        }),
+        retention: definition.retention.map(|keep| keep.to_string()),
+        freshness: (definition.freshness == Freshness::Materialized)
+            .then(|| "materialized".to_owned()),
+        enabled: (!definition.enabled).then_some(false),
+        ..AggregateRule::default()
+    }
+}
+
+fn canonical_entry(entry: &AggregationRule) -> AggregationRule {
+    let has_field = entry.field.is_some();
+    let spelled = |name: &String| function_named(name, has_field).map(|f| f.to_string());
+    let function: Vec<_> = entry.function.iter().filter_map(|name| spelled(name).ok()).collect();
+    let default = match (entry.field.as_deref(), function.as_slice()) {
+        (None, [one]) => Some(one.clone()),
+        (Some(field), [one]) => Some(format!("{field}_{one}")),
+        _ => None,
+    };
+    AggregationRule {
+        field: entry.field.clone(),
+        alias: entry.alias.clone().filter(|alias| Some(alias) != default.as_ref()),
+        function,
+    }
+}

@@ -1,0 +1,330 @@
+//! Rules in, definitions or reasons out.
+
+use highwater_core::{Column, ColumnRole, FieldType, Schema};
+
+use super::*;
+
+/// Compiles a YAML list of rules of one database.
+fn compiled(yaml: &str) -> Result<Vec<Definition>, Vec<String>> {
+    let rules: Vec<AggregateRule> = serde_saphyr::from_str(yaml).unwrap();
+    let placed: Vec<_> = rules.into_iter().map(|rule| ("t".into(), rule)).collect();
+    compile_all(&placed).map_err(|all| all.into_iter().map(|(_, e)| e.to_string()).collect())
+}
+
+fn one(yaml: &str) -> Definition {
+    compiled(&format!("[{yaml}]")).unwrap().pop().unwrap()
+}
+
+fn reasons(yaml: &str) -> String {
+    compiled(yaml).expect_err("the rules are wrong").join("\n")
+}
+
+/// A rule `a` over `cpu` with one output, and these keys.
+fn reasons_with(keys: &str) -> String {
+    reasons(&format!("[{{name: a, source: cpu, aggregations: [{{function: count}}], {keys}}}]"))
+}
+
+const CPU: &str = "{name: cpu_1h, source: cpu, interval: 1h, group_by: [host], aggregations: \
+    [{field: usage, function: [count, mean]}, {field: usage, function: max, as: peak}, {function: count}]}";
+
+fn cpu_schema() -> Schema {
+    Schema::of([
+        Column::tag("host"),
+        Column::tag("region"),
+        Column::field("usage", FieldType::Float),
+        Column::field("temp", FieldType::Integer),
+        Column::field("note", FieldType::String),
+        Column::field("seen", FieldType::Timestamp),
+    ])
+}
+
+/// `name:type` of every column; a question mark where it is assumed.
+fn columns(resolved: &Resolved) -> String {
+    let groups = resolved.groups.iter().map(|g| {
+        let role = match g.role {
+            ColumnRole::Tag => "tag".to_owned(),
+            ColumnRole::Field(field_type) => field_type.to_string(),
+        };
+        (&g.name, role, g.is_known)
+    });
+    let outputs = resolved.outputs.iter().map(|o| (&o.name, o.result.to_string(), o.is_known));
+    let all = groups.chain(outputs);
+    all.map(|(name, t, known)| format!("{name}:{t}{}", if known { "" } else { "?" }))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn a_rule_is_compiled_with_its_defaults() {
+    let cpu = one(CPU);
+    assert_eq!(cpu.id.to_string(), "t.cpu_1h");
+    assert_eq!(cpu.source, Source::Measurement(MeasurementId::new("t", "cpu")));
+    assert_eq!(cpu.bucket.unwrap().to_string(), "1h");
+    assert_eq!(cpu.refresh, Refresh::Periodic { every: "5m".parse().unwrap() });
+    assert_eq!((cpu.freshness, cpu.enabled), (Freshness::Exact, true));
+    assert_eq!(cpu.allowed_lateness, Span::ZERO);
+    let names: Vec<_> = cpu.outputs.iter().filter_map(OutputRule::name).collect();
+    assert_eq!(names.join(" "), "usage_count usage_mean peak count");
+}
+
+#[test]
+fn names_tell_schema_and_table() {
+    let id = AggregateId::new("t", "order_stats.daily");
+    assert_eq!((id.schema(), id.table()), ("order_stats", "daily"));
+    let id = AggregateId::new("t", "cpu_1h");
+    assert_eq!((id.schema(), id.table()), ("public", "cpu_1h"));
+}
+
+#[test]
+fn equal_definitions_have_one_spelling() {
+    let long = one(
+        "{name: a, source: cpu, interval: 60m, time_column: time, group_by: [], storage: durable, \
+        where: ' x > 1 ', aggregations: [{field: usage, function: [AVG], as: usage_mean}, {function: count, as: n}], \
+        allowed_lateness: 0m, refresh: {strategy: periodic, every: 300s}, retention: 24h, freshness: exact, \
+        late_after_retention: reject, max_groups: 1000000, enabled: true}",
+    );
+    let json = serde_json::to_string(&long.rule).unwrap();
+    insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","interval":"1h","where":"x > 1","aggregations":[{"field":"usage","function":"mean"},{"function":"count","as":"n"}],"retention":"1d"}"#);
+    assert_eq!(one(&json), long, "what a GET shows, posted elsewhere, is the same");
+    let off = one(
+        "{name: a, source: cpu, aggregations: [{function: count}], enabled: no, refresh: {every: 10s}}",
+    );
+    let json = serde_json::to_string(&off.rule).unwrap();
+    insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","aggregations":[{"function":"count"}],"refresh":{"strategy":"periodic","every":"10s"},"enabled":false}"#);
+    assert_eq!(one(&json), off);
+}
+
+#[test]
+fn a_wrong_rule_is_refused_with_the_reason() {
+    insta::assert_snapshot!(reasons("[{source: cpu, aggregations: [{function: count}]}]"), @"name: must not be empty");
+    insta::assert_snapshot!(reasons("[{name: a, aggregations: [{function: count}]}]"), @"aggregate a: source: must not be empty");
+    insta::assert_snapshot!(reasons("[{name: a, source: a, aggregations: [{function: count}]}]"), @"aggregate a: source: a would read itself; give it a name of its own");
+    insta::assert_snapshot!(reasons("[{name: a, source: cpu}]"), @"aggregate a: aggregations: must not be empty; list what to compute, like {field: usage, function: mean}");
+    insta::assert_snapshot!(reasons("[{name: system.a, source: cpu, aggregations: [{function: count}]}]"), @"aggregate system.a: name: a schema named system exists already");
+    insta::assert_snapshot!(reasons("[{name: a.b.c, source: cpu, aggregations: [{function: count}]}]"), @r#"aggregate a.b.c: name: "a.b.c" must be a name, or set.name, without further dots"#);
+    insta::assert_snapshot!(reasons_with("interval: 0s"), @r#"aggregate a: interval: "0s" must be longer than zero and shorter than 292 years"#);
+    insta::assert_snapshot!(reasons_with("interval: -1h"), @r#"aggregate a: interval: "-1h" is not a duration; write a number and one of ns, us, ms, s, m, h, d, w, mo, q, y"#);
+    insta::assert_snapshot!(reasons_with("group_by: [host, host]"), @"aggregate a: group_by: host is there twice");
+    insta::assert_snapshot!(reasons_with("group_by: [host, '*']"), @r#"aggregate a: group_by: "*" means all tags and stands alone"#);
+    insta::assert_snapshot!(reasons_with("group_by: [time]"), @"aggregate a: group_by: time is bucketed by interval, not grouped by");
+    insta::assert_snapshot!(reasons_with("limit: 5"), @"aggregate a: limit: needs order_by, to say which rows to keep");
+    insta::assert_snapshot!(reasons_with("order_by: [{column: peak}]"), @"aggregate a: column: peak is neither an output nor a group column");
+    insta::assert_snapshot!(reasons_with("time_column: seen"), @"aggregate a: time_column: chooses what interval buckets, but there is no interval");
+    insta::assert_snapshot!(reasons_with("retention: 30d"), @"aggregate a: retention: an aggregate without interval is one bucket of all time, which never expires");
+    insta::assert_snapshot!(reasons_with("allowed_lateness: 30s"), @"aggregate a: allowed_lateness: only buckets of time close, and this aggregate has none");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: sometimes}"), @r#"aggregate a: strategy: unknown strategy "sometimes", expected periodic or on_demand"#);
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: on_demand, every: 5m}"), @"aggregate a: every: on_demand refreshes only when asked, so it has no period");
+    insta::assert_snapshot!(reasons_with("refresh: {every: 0s}"), @"aggregate a: every: must be longer than zero");
+    insta::assert_snapshot!(reasons_with("freshness: stale"), @r#"aggregate a: freshness: unknown value "stale", expected exact or materialized"#);
+    insta::assert_snapshot!(reasons_with("storage: floppy"), @r#"aggregate a: storage: unknown value "floppy", expected one of durable, memory, hybrid"#);
+    insta::assert_snapshot!(reasons_with("where: ''"), @"aggregate a: where: must not be empty");
+}
+
+#[test]
+fn wrong_outputs_are_refused_with_the_reason() {
+    let outputs = |list: &str| {
+        reasons(&format!("[{{name: a, source: cpu, group_by: [host], aggregations: [{list}]}}]"))
+    };
+    insta::assert_snapshot!(outputs("{field: usage}"), @"aggregate a: function: must name at least one function");
+    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are avg, count, first, last, max, mean, min, sum"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are avg, count, first, last, max, mean, min, sum");
+    insta::assert_snapshot!(outputs("{field: usage, function: p99}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, last, max, mean, min, sum");
+    insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(0.5)}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, last, max, mean, min, sum");
+    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are avg, count, first, last, max, mean, min, sum"#);
+    insta::assert_snapshot!(outputs("{function: mean}"), @"aggregate a: field: function mean needs a field");
+    insta::assert_snapshot!(outputs("{field: time, function: max}"), @"aggregate a: field: time is no field; count without field counts points");
+    insta::assert_snapshot!(outputs("{field: usage, function: [min, max], as: x}"), @"aggregate a: as: names one output, but there are several functions");
+    insta::assert_snapshot!(outputs("{field: '*', function: max, as: x}"), @r#"aggregate a: as: would name many outputs; leave it out, or take "*" for the fields' own names"#);
+    insta::assert_snapshot!(outputs("{field: a, function: max, as: x}, {field: b, function: max, as: x}"), @"aggregate a: aggregations: two columns would be named x; use `as` to name one differently");
+    insta::assert_snapshot!(outputs("{field: usage, function: max, as: host}"), @"aggregate a: aggregations: two columns would be named host; use `as` to name one differently");
+    insta::assert_snapshot!(outputs("{field: usage, function: max, as: x}, {function: count, as: x_partial}"), @"aggregate a: aggregations: x_partial is the hidden column of x");
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_by_name() {
+    insta::assert_snapshot!(reasons_with("timezone: Europe/Berlin"), @"aggregate a: timezone: not supported yet: timezone (buckets follow UTC)");
+    insta::assert_snapshot!(reasons_with("offset: 6h, week_start: sunday"), @r"
+    aggregate a: offset: not supported yet: offset (buckets count from the epoch)
+    aggregate a: week_start: not supported yet: week_start (weeks start on Monday)
+    ");
+    insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: hybrid, critical: [status]}"), @r"
+    aggregate a: critical: not supported yet: critical (for strategy hybrid)
+    aggregate a: strategy: not supported yet: strategy, other than periodic and on_demand
+    ");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: realtime}"), @"aggregate a: strategy: not supported yet: strategy, other than periodic and on_demand");
+    insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject");
+    insta::assert_snapshot!(reasons_with("max_groups: 5"), @"aggregate a: max_groups: not supported yet: max_groups, other than 1000000");
+    insta::assert_snapshot!(reasons_with("freshness: max_staleness 10m"), @"aggregate a: freshness: not supported yet: freshness: max_staleness");
+}
+
+#[test]
+fn every_problem_is_reported() {
+    let all = reasons_with("interval: 1h, group_by: [time], retention: soon, limit: 3");
+    insta::assert_snapshot!(all, @r#"
+    aggregate a: group_by: time is bucketed by interval, not grouped by
+    aggregate a: retention: "soon" is not a duration; write a number and one of ns, us, ms, s, m, h, d, w, mo, q, y
+    "#);
+}
+
+#[test]
+fn a_child_inherits_what_it_leaves_out() {
+    let all =
+        compiled(&format!("[{{name: cpu_1d, source: cpu_1h, interval: 1d}}, {CPU}]")).unwrap();
+    let (parent, child) = (&all[0], &all[1]);
+    assert_eq!(child.parent(), Some(&parent.id), "sources come first");
+    assert_eq!(child.root, MeasurementId::new("t", "cpu"));
+    assert_eq!((&child.outputs, &child.group_by), (&parent.outputs, &parent.group_by));
+    insta::assert_snapshot!(serde_json::to_string(&child.rule).unwrap(), @r#"{"name":"cpu_1d","source":"cpu_1h","interval":"1d"}"#);
+}
+
+#[test]
+fn a_child_derives_only_what_its_parent_keeps() {
+    let child = |keys: &str| compiled(&format!("[{CPU}, {{name: b, source: cpu_1h, {keys}}}]"));
+    let names = |keys: &str| {
+        let all = child(keys).unwrap();
+        let names: Vec<_> = all[1].outputs.iter().filter_map(OutputRule::name).collect();
+        names.join(" ")
+    };
+    let list = |entries: &str| format!("interval: 1d, aggregations: [{entries}]");
+    assert_eq!(names(&list("{field: usage, function: [mean, max]}")), "usage_mean usage_max");
+    assert_eq!(names(&list("{field: peak, function: max}")), "peak_max", "a parent's own name");
+    assert_eq!(names(&list("{function: count, as: n}")), "n");
+    assert_eq!(names("group_by: []"), "usage_count usage_mean peak count", "keyed, one group");
+
+    let refused = |keys: &str| child(keys).unwrap_err().join("\n");
+    insta::assert_snapshot!(refused(&list("{field: usage, function: min}")), @"aggregate b: aggregations: min of usage cannot be derived from cpu_1h, which keeps count of usage, mean of usage, max of usage, count; add it there");
+    insta::assert_snapshot!(refused(&list("{field: usage_mean, function: max}")), @"aggregate b: aggregations: max of usage_mean cannot be derived from cpu_1h, which keeps count of usage, mean of usage, max of usage, count; add it there");
+    insta::assert_snapshot!(refused("interval: 90m"), @"aggregate b: interval: boundaries of 90m are not all boundaries of cpu_1h, which has 1h");
+    insta::assert_snapshot!(refused("interval: 1d, group_by: [region]"), @"aggregate b: group_by: cpu_1h keeps only host, not region");
+    insta::assert_snapshot!(refused("interval: 1d, time_column: seen"), @"aggregate b: time_column: cpu_1h buckets time, so this aggregate does too");
+}
+
+#[test]
+fn boundaries_of_a_child_are_boundaries_of_its_parent() {
+    let rule = |name: &str, source: &str, interval: &str| {
+        let interval =
+            if interval == "none" { String::new() } else { format!("interval: {interval}, ") };
+        format!("{{name: {name}, source: {source}, {interval}aggregations: [{{function: count}}]}}")
+    };
+    let over = |parent: &str, child: &str| {
+        let rules = [rule("p", "cpu", parent), rule("c", "p", child)];
+        compiled(&format!("[{}]", rules.join(", "))).map(|all| all[1].pieces)
+    };
+    for (parent, child) in
+        [("1m", "1h"), ("1h", "none"), ("1d", "1mo"), ("1mo", "1y"), ("7h", "7d"), ("none", "none")]
+    {
+        assert!(over(parent, child).is_ok(), "{child} over {parent}");
+    }
+    for (parent, child) in
+        [("1h", "1m"), ("7m", "1h"), ("1w", "1mo"), ("none", "1d"), ("7h", "none")]
+    {
+        assert!(over(parent, child).is_err(), "{child} over {parent}");
+    }
+    insta::assert_snapshot!(over("7h", "none").unwrap_err().join("\n"), @"aggregate c: interval: missing; all time is kept by UTC days, and 7h of p does not divide a day");
+    insta::assert_snapshot!(over("none", "1d").unwrap_err().join("\n"), @"aggregate c: interval: p has no interval, so it cannot be cut into 1d");
+}
+
+#[test]
+fn rules_are_checked_against_each_other() {
+    let rule = |name: &str, source: &str| {
+        format!(
+            "{{name: {name}, source: {source}, interval: 1h, aggregations: [{{function: count}}]}}"
+        )
+    };
+    let all = |rules: &[(&str, &str)]| {
+        let rules: Vec<_> = rules.iter().map(|(name, source)| rule(name, source)).collect();
+        format!("[{}]", rules.join(", "))
+    };
+    insta::assert_snapshot!(reasons(&all(&[("x", "a"), ("a", "b"), ("b", "c"), ("c", "a")])), @"source: these aggregates read each other: a -> b -> c -> a");
+    insta::assert_snapshot!(reasons(&all(&[("a", "cpu"), ("a", "mem")])), @"name: there is another aggregate named a");
+    let deep = compiled(&all(&[("c", "b"), ("b", "a"), ("a", "cpu")])).unwrap();
+    let names: Vec<_> = deep.iter().map(|d| &*d.id.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+}
+
+#[test]
+fn columns_exist_before_data_and_get_their_types_from_it() {
+    let totals = one("{name: totals, source: orders, group_by: [status], aggregations: \
+        [{field: id, function: count, as: count}, {field: amount, function: [sum, last], }]}");
+    let empty = Schema::default();
+    let before = totals.resolve(SourceColumns::Points(&empty)).unwrap();
+    insta::assert_snapshot!(columns(&before), @"status:tag? count:integer? amount_sum:float? amount_last:float?");
+    let schema = Schema::of([
+        Column::tag("id"),
+        Column::field("status", FieldType::String),
+        Column::field("amount", FieldType::Integer),
+    ]);
+    let after = totals.resolve(SourceColumns::Points(&schema)).unwrap();
+    insta::assert_snapshot!(columns(&after), @"status:string count:integer amount_sum:integer amount_last:integer");
+}
+
+#[test]
+fn a_star_follows_fields_of_a_fitting_type() {
+    let all = one("{name: all, source: cpu, interval: 5m, group_by: '*', aggregations: \
+        [{field: '*', function: [mean, count]}, {field: usage, function: max, as: temp_mean}]}");
+    let resolved = all.resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    insta::assert_snapshot!(columns(&resolved), @"host:tag region:tag usage_mean:float usage_count:integer temp_count:integer note_count:integer seen_count:integer temp_mean:float");
+    insta::assert_debug_snapshot!(resolved.left_out, @r#"
+    [
+        LeftOut {
+            field: "temp",
+            function: Mean,
+            reason: "another column is named temp_mean",
+        },
+    ]
+    "#);
+    let own_names = one("{name: cpu_5m, source: cpu, interval: 5m, group_by: '*', aggregations: \
+        [{field: '*', function: mean, as: '*'}]}");
+    let parent = own_names.resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    insta::assert_snapshot!(columns(&parent), @"host:tag region:tag usage:float temp:float");
+}
+
+#[test]
+fn a_child_resolves_to_the_partials_of_its_parent() {
+    let all = compiled(
+        "[{name: cpu_5m, source: cpu, interval: 5m, group_by: '*', aggregations: [{field: '*', function: mean, as: '*'}]}, \
+          {name: cpu_1h, source: cpu_5m, interval: 1h}, \
+          {name: by_host, source: cpu_1h, group_by: [host, rack], aggregations: [{field: usage, function: mean}]}]",
+    )
+    .unwrap();
+    let parent = all[0].resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    let child = all[1].resolve(SourceColumns::Partials(&parent)).unwrap();
+    insta::assert_snapshot!(columns(&child), @"host:tag region:tag usage:float temp:float");
+    let merges: Vec<_> = child.outputs.iter().filter_map(|o| o.merges.as_deref()).collect();
+    assert_eq!(merges, ["usage", "temp"]);
+    let keyed = all[2].resolve(SourceColumns::Partials(&child)).unwrap();
+    insta::assert_snapshot!(columns(&keyed), @"host:tag rack:tag? usage_mean:float");
+    assert_eq!(keyed.outputs[0].merges.as_deref(), Some("usage"));
+    let nothing = all[0].resolve(SourceColumns::Points(&Schema::default())).unwrap();
+    let early = all[2].resolve(SourceColumns::Partials(&nothing)).unwrap();
+    insta::assert_snapshot!(columns(&early), @"host:tag? rack:tag? usage_mean:float?");
+}
+
+#[test]
+fn what_the_data_contradicts_is_refused() {
+    let refused = |keys: &str| {
+        let definition = one(&format!("{{name: a, source: cpu, {keys}}}"));
+        definition.resolve(SourceColumns::Points(&cpu_schema())).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(refused("aggregations: [{field: note, function: mean}]"), @"aggregate a: function: mean does not take note, which is a string");
+    insta::assert_snapshot!(refused("aggregations: [{field: host, function: sum}]"), @"aggregate a: function: sum does not take host, which is a string");
+    insta::assert_snapshot!(refused("interval: 1d, time_column: usage, aggregations: [{function: count}]"), @"aggregate a: time_column: usage is a field of type float; declare it as timestamp under measurements");
+    insta::assert_snapshot!(refused("interval: 1d, time_column: nix, aggregations: [{function: count}]"), @"aggregate a: time_column: cpu has no nix; declare it as timestamp under measurements");
+    insta::assert_snapshot!(refused("group_by: '*', aggregations: [{field: temp, function: max, as: host}]"), @"aggregate a: aggregations: the source has a tag host too; use `as` for another name");
+}
+
+#[test]
+fn a_time_column_is_kept_by_days() {
+    let keys = "interval: 1h, time_column: seen, aggregations: [{function: count}]";
+    let all = compiled(&format!(
+        "[{{name: p, source: cpu, {keys}}}, {{name: c, source: p, interval: 1d}}]"
+    ))
+    .unwrap();
+    for definition in &all {
+        assert!(definition.is_kept_by_days() && definition.has_time());
+        assert_eq!(definition.pieces, Pieces::of(None));
+        assert_eq!(definition.time_column.as_deref(), Some("seen"));
+    }
+    assert!(all[0].resolve(SourceColumns::Points(&cpu_schema())).is_ok());
+}

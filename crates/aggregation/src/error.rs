@@ -1,0 +1,86 @@
+//! What can go wrong with aggregates.
+
+use highwater_core::ErrorKind;
+use highwater_query::QueryError;
+use highwater_storage::StorageError;
+
+use crate::definition::DefinitionError;
+use crate::watermark::WatermarkError;
+
+/// An error of the aggregation layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AggregationError {
+    /// A rule cannot be maintained as written.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// Several rules cannot be maintained as written; nothing was applied.
+    #[error("{}", list(.0))]
+    Rules(Vec<DefinitionError>),
+    /// There is no such aggregate.
+    #[error("there is no aggregate {name} in database {database}")]
+    NoSuchAggregate {
+        /// The database looked in.
+        database: String,
+        /// The name looked for.
+        name: String,
+    },
+    /// A refresh that was asked for failed; what was stored before stays.
+    #[error("could not refresh {name}: {reason}")]
+    Refresh {
+        /// The aggregate.
+        name: String,
+        /// Why, with its causes.
+        reason: String,
+    },
+    /// The watermark cannot stand there.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
+    /// It contradicts what exists.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request is not one that can be carried out.
+    #[error("{0}")]
+    Invalid(String),
+    /// A stored document is not what was written.
+    #[error("document {key} in the manifest is damaged")]
+    Document {
+        /// Key of the document.
+        key: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Stored partials or points could not be read, or the result not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A query failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A plan could not be built or run.
+    #[error(transparent)]
+    DataFusion(#[from] datafusion::error::DataFusionError),
+}
+
+fn list(errors: &[DefinitionError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl AggregationError {
+    /// What the caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            AggregationError::Definition(_)
+            | AggregationError::Rules(_)
+            | AggregationError::Invalid(_) => ErrorKind::Invalid,
+            AggregationError::NoSuchAggregate { .. } => ErrorKind::NotFound,
+            AggregationError::Conflict(_) => ErrorKind::Conflict,
+            AggregationError::Document { .. } => ErrorKind::Corrupt,
+            AggregationError::Storage(error) => error.kind(),
+            AggregationError::Query(error) => error.kind(),
+            AggregationError::Watermark(error) => error.kind(),
+            AggregationError::Refresh { .. } => ErrorKind::Computation,
+            AggregationError::DataFusion(_) => ErrorKind::Internal,
+        }
+    }
+}

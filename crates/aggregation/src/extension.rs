@@ -1,0 +1,202 @@
+//! What aggregation adds to SQL: aggregates as tables, the schema `system`, functions, `REFRESH`,
+//! and a veto on deletes that sealed buckets could not follow.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use highwater_core::{Condition, MeasurementId, TimeRange};
+use highwater_query::{
+    Extension, Freshness, QueryError, QueryResult, QuerySession, Registry, Statement,
+};
+
+use crate::catalog::Aggregate;
+use crate::definition::{AggregateId, Freshness as RuleFreshness};
+use crate::error::AggregationError;
+use crate::functions;
+use crate::runtime::{Aggregates, RefreshReport, Shared};
+use crate::system;
+use crate::table::AggregateTable;
+
+/// Schema of the tables about the database itself.
+const SYSTEM: &str = "system";
+/// Schema of names without a set.
+const PUBLIC: &str = "public";
+
+/// The aggregation layer as the query engine sees it.
+#[derive(Debug)]
+pub(crate) struct AggregateTables {
+    shared: Arc<Shared>,
+}
+
+impl AggregateTables {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        AggregateTables { shared }
+    }
+
+    fn ids(&self, session: &QuerySession) -> Vec<AggregateId> {
+        let catalog = self.shared.cache.catalog(session.version(), session.database());
+        catalog.map_or_else(|_| Vec::new(), |all| all.iter().map(|one| one.id().clone()).collect())
+    }
+
+    fn aggregate_table(
+        &self,
+        session: &QuerySession,
+        name: &str,
+    ) -> Result<Option<Arc<dyn TableProvider>>, AggregationError> {
+        let reader = self.shared.reader_of(session)?;
+        let Some(aggregate) = reader.catalog().get(name).map(Arc::clone) else { return Ok(None) };
+        let stored_only = is_stored_only(session.freshness(), &aggregate)?;
+        let mentioned = |word: &str| session.mentions(word);
+        let table = AggregateTable::new(reader, aggregate, stored_only, mentioned)?;
+        Ok(Some(Arc::new(table)))
+    }
+
+    /// Refuses a delete that reaches below the floor of a measurement while an aggregate keeps
+    /// sealed buckets there: they cannot be recomputed without what is deleted.
+    fn refuse_sealed(
+        &self,
+        session: &QuerySession,
+        id: &MeasurementId,
+        condition: &Condition,
+    ) -> Result<(), AggregationError> {
+        let reader = self.shared.reader_of(session)?;
+        let Some(measurement) = session.version().measurement(id) else { return Ok(()) };
+        let expired = TimeRange::before(measurement.floor());
+        if expired.is_empty() || !condition.times().overlaps(expired) {
+            return Ok(());
+        }
+        let holds = |one: &&Arc<Aggregate>| {
+            one.definition.root == *id && one.progress.applied.covered().overlaps(expired)
+        };
+        let holding: Vec<&str> =
+            reader.catalog().iter().filter(holds).map(|one| one.name().as_ref()).collect();
+        if holding.is_empty() {
+            return Ok(());
+        }
+        Err(AggregationError::Conflict(format!(
+            "points before {} have expired and live on in sealed buckets of {}, which cannot be \
+             reduced; add `AND time >= '{}'` to delete what is still there",
+            expired.end,
+            holding.join(", "),
+            expired.end
+        )))
+    }
+}
+
+/// Whether an aggregate answers from stored buckets alone: the session decides, else the rule.
+fn is_stored_only(wanted: Freshness, aggregate: &Aggregate) -> Result<bool, AggregationError> {
+    let by_rule = match aggregate.document.detached {
+        true => RuleFreshness::Materialized,
+        false => aggregate.definition.freshness,
+    };
+    match wanted {
+        Freshness::Materialized => Ok(true),
+        Freshness::Default => Ok(by_rule == RuleFreshness::Materialized),
+        Freshness::Exact if aggregate.document.detached => {
+            Err(AggregationError::Conflict(format!(
+                "{} is detached, so it cannot be exact; ask for freshness materialized, or post \
+                 its definition again",
+                aggregate.name()
+            )))
+        }
+        Freshness::Exact => Ok(false),
+        _ => Err(AggregationError::Invalid(
+            "max_staleness is not supported yet; use exact or materialized".to_owned(),
+        )),
+    }
+}
+
+/// The name of an aggregate from the schema and table that SQL sees.
+fn full_name(schema: &str, table: &str) -> String {
+    if schema == PUBLIC { table.to_owned() } else { format!("{schema}.{table}") }
+}
+
+#[async_trait]
+impl Extension for AggregateTables {
+    fn register(&self, registry: &mut Registry) {
+        registry.scalar_functions.extend(functions::scalar_functions());
+        registry.aggregate_functions.extend(functions::aggregate_functions());
+        registry.analyzer_rules.extend(functions::analyzer_rules());
+        registry.last_optimizer_rules.extend(functions::optimizer_rules());
+    }
+
+    fn schemas(&self, session: &QuerySession) -> Vec<String> {
+        let mut schemas: Vec<String> =
+            self.ids(session).iter().map(|id| id.schema().to_owned()).collect();
+        schemas.push(SYSTEM.to_owned());
+        schemas.sort();
+        schemas.dedup();
+        schemas
+    }
+
+    fn tables(&self, session: &QuerySession, schema: &str) -> Vec<String> {
+        if schema == SYSTEM {
+            return system::TABLES.map(str::to_owned).to_vec();
+        }
+        let ids = self.ids(session);
+        ids.iter().filter(|id| id.schema() == schema).map(|id| id.table().to_owned()).collect()
+    }
+
+    async fn table(
+        &self,
+        session: &QuerySession,
+        schema: &str,
+        name: &str,
+    ) -> Result<Option<Arc<dyn TableProvider>>, QueryError> {
+        let table = match schema {
+            SYSTEM => system::table(&self.shared, session, name).transpose(),
+            _ => self.aggregate_table(session, &full_name(schema, name)),
+        };
+        table.map_err(QueryError::from)
+    }
+
+    async fn statement(
+        &self,
+        session: &QuerySession,
+        statement: &Statement,
+    ) -> Result<Option<QueryResult>, QueryError> {
+        let Statement::RefreshMaterializedView { name, .. } = statement else { return Ok(None) };
+        let parts: Vec<String> = name
+            .0
+            .iter()
+            .filter_map(|part| part.as_ident().map(|ident| ident.value.clone()))
+            .collect();
+        let aggregates = Aggregates::of(session.engine().clone(), Arc::clone(&self.shared));
+        let report = aggregates.refresh(session.database(), &parts.join("."), None).await;
+        Ok(Some(refreshed(report.map_err(QueryError::from)?)?))
+    }
+
+    async fn before_delete(
+        &self,
+        session: &QuerySession,
+        id: &MeasurementId,
+        condition: &Condition,
+    ) -> Result<(), QueryError> {
+        self.refuse_sealed(session, id, condition).map_err(QueryError::from)
+    }
+}
+
+/// What `REFRESH` answers: one row with `buckets`, `rows` and `duration_ms`.
+fn refreshed(report: RefreshReport) -> Result<QueryResult, QueryError> {
+    let columns: [(&str, ArrayRef); 3] = [
+        ("buckets", Arc::new(UInt64Array::from(vec![report.buckets]))),
+        ("rows", Arc::new(UInt64Array::from(vec![report.rows]))),
+        ("duration_ms", Arc::new(Float64Array::from(vec![report.duration_ms]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns)
+        .map_err(|error| QueryError::Internal(error.to_string()))?;
+    Ok(QueryResult::of(batch.schema(), vec![batch]))
+}
+
+impl From<AggregationError> for QueryError {
+    fn from(error: AggregationError) -> Self {
+        match error {
+            AggregationError::Query(error) => error,
+            AggregationError::Storage(error) => QueryError::Storage(error),
+            AggregationError::DataFusion(error) => QueryError::from(error),
+            error => QueryError::Other { kind: error.kind(), message: error.to_string() },
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Which partial serves which function over which type, and how it is fed and finished.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use datafusion::common::{Result, exec_datafusion_err, internal_err};
+use highwater_core::FieldType;
+
+use super::column::{Column, Number, binary, downcast, for_each_row};
+use super::error::undecodable;
+use crate::partial::extrema::{End, Lower, Upper};
+use crate::partial::first_last::ByTime;
+use crate::partial::integer_sum::Integer;
+use crate::partial::{Count, ExactSum, Extremum, Function, IntegerSum, Mean, Partial, Update};
+
+/// A sum at this position of those being finished overflows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OverflowAt(pub(super) usize);
+
+/// One function over one type of values.
+pub(super) trait Adapter: Debug + Send + Sync + 'static {
+    /// State of one group.
+    type Partial: Partial;
+
+    /// Whether the answer of nothing is a value (0) rather than NULL.
+    const COUNTS: bool = false;
+
+    /// Feeds the selected rows, each to the partial its group says.
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Self::Partial],
+        group_of: impl Fn(usize) -> usize,
+    );
+
+    /// The answers, NULL for those of nothing.
+    fn finish(partials: &[Self::Partial]) -> Result<ArrayRef, OverflowAt>;
+}
+
+#[derive(Debug)]
+pub(super) struct Counts;
+
+impl Adapter for Counts {
+    type Partial = Count;
+    const COUNTS: bool = true;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Count],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        for_each_row(columns[0].len(), rows, |row| partials[group_of(row)].update());
+    }
+
+    fn finish(partials: &[Count]) -> Result<ArrayRef, OverflowAt> {
+        let counts = partials.iter().map(|count| count.finish().cast_signed());
+        Ok(Arc::new(Int64Array::from_iter_values(counts)))
+    }
+}
+
+/// Feeds numbers.
+#[inline]
+fn feed_numbers<N: Number, P: Update<N>>(
+    columns: &[ArrayRef],
+    rows: Option<&NullBuffer>,
+    partials: &mut [P],
+    group_of: impl Fn(usize) -> usize,
+) {
+    let values = downcast::<arrow::array::PrimitiveArray<N::Arrow>>(&columns[0]).values();
+    for_each_row(values.len(), rows, |row| partials[group_of(row)].update(values[row]));
+}
+
+#[derive(Debug)]
+pub(super) struct FloatSums;
+
+impl Adapter for FloatSums {
+    type Partial = ExactSum;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [ExactSum],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<f64, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[ExactSum]) -> Result<ArrayRef, OverflowAt> {
+        let sums: Vec<_> = partials.iter().map(ExactSum::finish).collect();
+        Ok(f64::array(sums.iter().map(Option::as_ref)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct IntegerSums<N>(PhantomData<N>);
+
+impl<N: Number + Integer> Adapter for IntegerSums<N> {
+    type Partial = IntegerSum<N>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [IntegerSum<N>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<N, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[IntegerSum<N>]) -> Result<ArrayRef, OverflowAt> {
+        let sums: Vec<_> = partials
+            .iter()
+            .enumerate()
+            .map(|(position, sum)| sum.finish().map_err(|_| OverflowAt(position)))
+            .collect::<Result<_, _>>()?;
+        Ok(N::array(sums.iter().map(Option::as_ref)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Means<N>(PhantomData<N>);
+
+impl<N: Number> Adapter for Means<N>
+where
+    Mean: Update<N>,
+{
+    type Partial = Mean;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Mean],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<N, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[Mean]) -> Result<ArrayRef, OverflowAt> {
+        let means: Vec<_> = partials.iter().map(Mean::finish).collect();
+        Ok(f64::array(means.iter().map(Option::as_ref)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Extrema<V, E>(PhantomData<(V, E)>);
+
+impl<V: Column, E: End> Adapter for Extrema<V, E> {
+    type Partial = Extremum<V, E>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Extremum<V, E>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        let values = downcast::<V::Array>(&columns[0]);
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(V::at(values, row));
+        });
+    }
+
+    fn finish(partials: &[Extremum<V, E>]) -> Result<ArrayRef, OverflowAt> {
+        Ok(V::array(partials.iter().map(Extremum::finish)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct ByTimes<V, E>(PhantomData<(V, E)>);
+
+impl<V: Column, E: End> Adapter for ByTimes<V, E> {
+    type Partial = ByTime<V, E>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [ByTime<V, E>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        use highwater_core::Timestamp;
+        let values = downcast::<V::Array>(&columns[0]);
+        let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(Timestamp::at(times, row), V::at(values, row));
+        });
+    }
+
+    fn finish(partials: &[ByTime<V, E>]) -> Result<ArrayRef, OverflowAt> {
+        Ok(V::array(partials.iter().map(ByTime::finish)))
+    }
+}
+
+/// Something to be done with an adapter that is only known when a query runs.
+pub(super) trait WithAdapter {
+    /// What comes out.
+    type Output;
+
+    /// Does it.
+    fn with<A: Adapter>(self) -> Self::Output;
+}
+
+/// Does it with the adapter of `function` over values of type `values`.
+pub(super) fn with_adapter<W: WithAdapter>(
+    function: Function,
+    values: FieldType,
+    work: W,
+) -> Result<W::Output> {
+    Ok(match (function, values) {
+        (Function::Count, _) => work.with::<Counts>(),
+        (Function::Sum, FieldType::Float) => work.with::<FloatSums>(),
+        (Function::Sum, FieldType::Integer) => work.with::<IntegerSums<i64>>(),
+        (Function::Sum, FieldType::Unsigned) => work.with::<IntegerSums<u64>>(),
+        (Function::Mean, FieldType::Float) => work.with::<Means<f64>>(),
+        (Function::Mean, FieldType::Integer) => work.with::<Means<i64>>(),
+        (Function::Mean, FieldType::Unsigned) => work.with::<Means<u64>>(),
+        (Function::Min, values) => return with_extrema::<W, Lower>(values, work),
+        (Function::Max, values) => return with_extrema::<W, Upper>(values, work),
+        (Function::First, values) => return with_by_times::<W, Lower>(values, work),
+        (Function::Last, values) => return with_by_times::<W, Upper>(values, work),
+        (function, values) => return internal_err!("{function} has no partial over {values}"),
+    })
+}
+
+fn with_extrema<W: WithAdapter, E: End>(values: FieldType, work: W) -> Result<W::Output> {
+    Ok(match values {
+        FieldType::Float => work.with::<Extrema<f64, E>>(),
+        FieldType::Integer => work.with::<Extrema<i64, E>>(),
+        FieldType::Unsigned => work.with::<Extrema<u64, E>>(),
+        FieldType::Boolean => work.with::<Extrema<bool, E>>(),
+        FieldType::String => work.with::<Extrema<String, E>>(),
+        FieldType::Timestamp => work.with::<Extrema<highwater_core::Timestamp, E>>(),
+        FieldType::Partial => return internal_err!("no extrema of partials"),
+    })
+}
+
+fn with_by_times<W: WithAdapter, E: End>(values: FieldType, work: W) -> Result<W::Output> {
+    Ok(match values {
+        FieldType::Float => work.with::<ByTimes<f64, E>>(),
+        FieldType::Integer => work.with::<ByTimes<i64, E>>(),
+        FieldType::Unsigned => work.with::<ByTimes<u64, E>>(),
+        FieldType::Boolean => work.with::<ByTimes<bool, E>>(),
+        FieldType::String => work.with::<ByTimes<String, E>>(),
+        FieldType::Timestamp => work.with::<ByTimes<highwater_core::Timestamp, E>>(),
+        FieldType::Partial => return internal_err!("no first or last of partials"),
+    })
+}
+
+/// Feeds encoded partials instead of values.
+pub(super) fn feed_encoded<P: Partial>(
+    column: &ArrayRef,
+    rows: Option<&NullBuffer>,
+    partials: &mut [P],
+    group_of: impl Fn(usize) -> usize,
+) -> Result<()> {
+    let encoded = binary(column);
+    let mut feed = |row: usize| {
+        let partial = P::decode(encoded.value(row)).map_err(undecodable)?;
+        let own = &mut partials[group_of(row)];
+        if own.is_empty() {
+            *own = partial;
+        } else {
+            own.merge(&partial);
+        }
+        Ok(())
+    };
+    match rows {
+        None => (0..encoded.len()).try_for_each(&mut feed),
+        Some(rows) => rows.valid_indices().try_for_each(&mut feed),
+    }
+}
+
+/// The encodings; NULL for partials of nothing, unless the answer of nothing is a value.
+pub(super) fn encoded<A: Adapter>(partials: &[A::Partial]) -> Result<BinaryArray> {
+    let mut bytes = Vec::with_capacity(partials.len() * 16);
+    let mut ends = Vec::with_capacity(partials.len() + 1);
+    ends.push(0i32);
+    for partial in partials {
+        if A::COUNTS || !partial.is_empty() {
+            partial.encode(&mut bytes);
+        }
+        ends.push(bytes.len() as i32);
+    }
+    if i32::try_from(bytes.len()).is_err() {
+        return Err(exec_datafusion_err!("partials of one batch exceed 2 GiB; use fewer groups"));
+    }
+    let nulls = (!A::COUNTS).then(|| partials.iter().map(|partial| !partial.is_empty()).collect());
+    let nulls = nulls.filter(|nulls: &NullBuffer| nulls.null_count() > 0);
+    Ok(BinaryArray::new(OffsetBuffer::new(ends.into()), Buffer::from_vec(bytes), nulls))
+}

@@ -1,0 +1,96 @@
+//! The aggregate functions in DataFusion: thin shells around [`crate::partial`].
+//!
+//! Each function `f` comes in four shapes that share one algebra, and may be mixed freely in SQL:
+//!
+//! | shape | what it is |
+//! |---|---|
+//! | `f(x)` | the aggregate over points, instead of DataFusion's own (but `count` is its own) |
+//! | `f_partial(x)` | aggregate over points, gives a partial (`Binary`) |
+//! | `f_merge(p)` | aggregate over partials, gives a partial |
+//! | `f_finish(p, labels..)` | scalar: the answer of a partial; the labels are for its error |
+//!
+//! `first` and `last` take the time as second argument; in SQL it may be left out and is then the
+//! column `time` beside the value. The NULL partial is the partial of nothing.
+//!
+//! Reading order: [`function`] (names, types, expressions), `adapter` (arrays to partials and
+//! back), `groups` and `single` (DataFusion's accumulators), `raw`, `partials` and `finish`
+//! (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
+
+mod adapter;
+mod column;
+mod distinct;
+mod error;
+mod finish;
+pub mod function;
+mod groups;
+mod merging;
+mod metadata;
+mod overflow_labels;
+mod partials;
+mod raw;
+mod single;
+mod sliding;
+mod time_argument;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
+use datafusion::prelude::SessionContext;
+
+use crate::partial::Function;
+
+pub use error::ComputationError;
+pub(crate) use error::through_a_plan;
+pub use function::{AggregateFunction, FunctionError};
+pub use metadata::partial_field;
+use overflow_labels::OverflowLabels;
+
+/// Registers every function and rule of this module.
+///
+/// # Errors
+/// Those of DataFusion's registry.
+pub fn register(context: &SessionContext) -> Result<()> {
+    let state = context.state_ref();
+    for function in aggregate_functions() {
+        state.write().register_udaf(function)?;
+    }
+    for function in scalar_functions() {
+        state.write().register_udf(function)?;
+    }
+    for rule in analyzer_rules() {
+        context.add_analyzer_rule(rule);
+    }
+    for rule in optimizer_rules() {
+        context.add_optimizer_rule(rule);
+    }
+    Ok(())
+}
+
+/// The aggregate functions; they replace DataFusion's of the same name.
+pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let shapes = Function::ALL
+        .into_iter()
+        .flat_map(|function| [partials::partial_udaf(function), partials::merge_udaf(function)]);
+    raw::udafs().into_iter().chain(shapes).collect()
+}
+
+/// The scalar functions.
+pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    Function::ALL.into_iter().map(|function| finish::finish_udf(function, None)).collect()
+}
+
+/// Rules to be run after DataFusion's analyzer rules.
+pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    vec![Arc::new(time_argument::rule())]
+}
+
+/// Rules to be run after DataFusion's optimizer rules.
+pub fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    vec![Arc::new(OverflowLabels)]
+}

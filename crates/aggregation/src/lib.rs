@@ -1,0 +1,46 @@
+//! Continuous aggregates of Highwater: definitions, partials, staleness, refresh, exact reads.
+//!
+//! Deciding is pure and apart from doing. Reading order of the deciding part: [`definition`] (what
+//! an aggregate is), [`pieces`] (how event time is cut), [`applied`] (what stored partials
+//! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
+//! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
+//! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
+//! progress in the manifest), `exact` (exact reads as plans), `table` (aggregates in SQL), `refresh`,
+//! `scheduler`, `expiry`, `registry`, and [`runtime`], the handle over all of it.
+
+pub mod applied;
+mod catalog;
+pub mod definition;
+mod error;
+mod exact;
+mod expiry;
+mod extension;
+mod filter;
+pub mod functions;
+mod materialization;
+pub mod partial;
+pub mod pieces;
+pub mod plan;
+mod refresh;
+mod registry;
+pub mod retention;
+pub mod rules;
+pub mod runtime;
+mod scheduler;
+pub mod staleness;
+mod starts;
+mod status;
+mod system;
+mod table;
+pub mod watermark;
+
+pub use applied::Applied;
+pub use catalog::Origin;
+pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
+pub use error::AggregationError;
+pub use pieces::Pieces;
+pub use plan::RefreshPlan;
+pub use registry::AppliedRules;
+pub use rules::Rules;
+pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
+pub use status::{AggregateStatus, ColumnStatus};

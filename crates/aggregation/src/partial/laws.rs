@@ -1,0 +1,188 @@
+//! Laws that every partial keeps, and the bytes that must never change.
+
+use highwater_core::{FieldType, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+
+fn fed<P: Partial, T: Clone>(values: &[T], update: impl Fn(&mut P, T)) -> P {
+    let mut partial = P::default();
+    values.iter().for_each(|value| update(&mut partial, value.clone()));
+    partial
+}
+
+fn bytes_of<P: Partial>(partial: &P) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    partial.encode(&mut bytes);
+    bytes
+}
+
+fn merged<P: Partial>(a: &P, b: &P) -> P {
+    let mut merged = a.clone();
+    merged.merge(b);
+    merged
+}
+
+/// Merging is commutative and associative, any split equals the whole, the default is neutral,
+/// and bytes come back as what they were.
+fn keeps_the_laws<P: Partial, T: Clone>(
+    values: &[T],
+    cuts: (prop::sample::Index, prop::sample::Index),
+    update: impl Fn(&mut P, T) + Copy,
+) -> Result<(), TestCaseError> {
+    let (a, rest) = values.split_at(cuts.0.index(values.len() + 1));
+    let (b, c) = rest.split_at(cuts.1.index(rest.len() + 1));
+    let (a, b, c) = (fed::<P, T>(a, update), fed::<P, T>(b, update), fed::<P, T>(c, update));
+    let whole = fed::<P, T>(values, update);
+    prop_assert_eq!(&merged(&merged(&a, &b), &c), &whole);
+    prop_assert_eq!(&merged(&a, &merged(&b, &c)), &whole);
+    prop_assert_eq!(&merged(&merged(&c, &a), &b), &whole);
+    prop_assert_eq!(&merged(&whole, &P::default()), &whole);
+    prop_assert_eq!(whole.is_empty(), values.is_empty());
+    for partial in [&a, &b, &c, &whole] {
+        let decoded = P::decode(&bytes_of(partial));
+        prop_assert_eq!(decoded.as_ref(), Ok(partial));
+    }
+    prop_assert_eq!(bytes_of(&merged(&merged(&c, &b), &a)), bytes_of(&whole));
+    Ok(())
+}
+
+fn floats() -> impl Strategy<Value = Vec<f64>> {
+    prop::collection::vec(prop_oneof![any::<f64>(), -10.0..10.0, Just(-0.0), Just(f64::NAN)], 0..20)
+}
+
+fn timed<T: std::fmt::Debug + Clone + 'static>(
+    value: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Vec<(Timestamp, T)>> {
+    prop::collection::vec(((0i64..5).prop_map(Timestamp::from_secs), value), 0..20)
+}
+
+type Cuts = (prop::sample::Index, prop::sample::Index);
+
+proptest! {
+    #[test]
+    fn sums_and_means(
+        floats in floats(),
+        integers: Vec<i64>,
+        unsigned: Vec<u64>,
+        cuts: Cuts,
+    ) {
+        keeps_the_laws(&floats, cuts, ExactSum::update)?;
+        keeps_the_laws::<Mean, f64>(&floats, cuts, Mean::update)?;
+        keeps_the_laws::<Mean, i64>(&integers, cuts, Mean::update)?;
+        keeps_the_laws::<Mean, u64>(&unsigned, cuts, Mean::update)?;
+        keeps_the_laws(&integers, cuts, IntegerSum::<i64>::update)?;
+        keeps_the_laws(&unsigned, cuts, IntegerSum::<u64>::update)?;
+        keeps_the_laws(&integers, cuts, |count: &mut Count, _| count.update())?;
+    }
+
+    #[test]
+    fn extrema(floats in floats(), booleans: Vec<bool>, strings: Vec<String>, cuts: Cuts) {
+        keeps_the_laws(&floats, cuts, Min::<f64>::update)?;
+        keeps_the_laws(&floats, cuts, Max::<f64>::update)?;
+        keeps_the_laws(&booleans, cuts, Min::<bool>::update)?;
+        keeps_the_laws(&strings, cuts, |max: &mut Max<String>, text| max.update(&text))?;
+    }
+
+    #[test]
+    fn by_time(
+        floats in timed(prop_oneof![-3.0..3.0, Just(f64::NAN), Just(-0.0), Just(0.0)]),
+        strings in timed("[a-c]{0,2}"),
+        cuts: Cuts,
+    ) {
+        keeps_the_laws(&floats, cuts, |p: &mut First<f64>, (at, v)| p.update(at, v))?;
+        keeps_the_laws(&floats, cuts, |p: &mut Last<f64>, (at, v)| p.update(at, v))?;
+        keeps_the_laws(&strings, cuts, |p: &mut Last<String>, (at, v)| p.update(at, &v))?;
+    }
+
+    #[test]
+    fn any_bytes_decode_or_do_not(
+        first in prop_oneof![any::<u8>(), 0x21u8..0x28],
+        second: u8,
+        body: Vec<u8>,
+    ) {
+        let bytes = [vec![first, second], body].concat();
+        for bytes in [bytes.as_slice(), &bytes[..1], &[]] {
+            decodes_totally::<Count>(bytes)?;
+            decodes_totally::<ExactSum>(bytes)?;
+            decodes_totally::<IntegerSum<i64>>(bytes)?;
+            decodes_totally::<IntegerSum<u64>>(bytes)?;
+            decodes_totally::<Mean>(bytes)?;
+            decodes_totally::<Min<f64>>(bytes)?;
+            decodes_totally::<Max<String>>(bytes)?;
+            decodes_totally::<First<bool>>(bytes)?;
+            decodes_totally::<Last<Timestamp>>(bytes)?;
+        }
+    }
+}
+
+/// Whatever decodes can be merged and encoded, and comes back as itself.
+fn decodes_totally<P: Partial>(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(partial) = P::decode(bytes) {
+        let doubled = merged(&partial, &partial);
+        for partial in [partial, doubled] {
+            prop_assert_eq!(P::decode(&bytes_of(&partial)), Ok(partial));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_means_answer_survives_the_bytes() {
+    let mean: Mean = fed(&[0.1, 0.7, 1e300, -1e300], Mean::update);
+    assert_eq!(Mean::decode(&bytes_of(&mean)).unwrap().finish(), mean.finish());
+    assert_eq!(mean.finish(), Some(0.19999999999999998));
+}
+
+fn hex<P: Partial>(partial: &P) -> String {
+    bytes_of(partial).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// These bytes are on disks: a release that changes them cannot read what older ones wrote.
+#[test]
+fn golden_bytes() {
+    let at = Timestamp::from_secs(1_704_067_200);
+    let floats = |values: &[f64]| hex(&fed(values, ExactSum::update));
+    assert_eq!(hex(&fed(&[(); 300], |count: &mut Count, ()| count.update())), "2100ac02");
+    assert_eq!(hex(&Count::default()), "210000");
+    assert_eq!(floats(&[]), "22f1");
+    assert_eq!(floats(&[0.0]), "2201");
+    assert_eq!(floats(&[-0.0]), "2221");
+    assert_eq!(floats(&[f64::NAN]), "2231");
+    assert_eq!(floats(&[f64::INFINITY]), "2241");
+    assert_eq!(floats(&[f64::NEG_INFINITY]), "2251");
+    assert_eq!(floats(&[10.0, 20.0, 60.0]), "2201022d");
+    assert_eq!(floats(&[0.1]), "22016dcdcccccccccc0c");
+    assert_eq!(floats(&[-0.1]), "22016d333333333333f3");
+    assert_eq!(
+        floats(&[1e300, -1e-300]),
+        "2211000000004e190e7ac00124d5ffffffffffff1f0000000070d6012020f2905f0000000000"
+    );
+    assert_eq!(hex(&fed(&[i64::MAX, 1], IntegerSum::<i64>::update)), "2202000000000000008000");
+    assert_eq!(hex(&fed(&[-1], IntegerSum::<i64>::update)), "2202ff");
+    assert_eq!(hex(&fed(&[300u64], IntegerSum::<u64>::update)), "22032c01");
+    assert_eq!(hex(&fed(&[1.5, 2.0], Mean::update)), "2300020107");
+    assert_eq!(hex(&Mean::default()), "23f0");
+    assert_eq!(hex(&fed(&[2.5], Min::<f64>::update)), "24010000000000000440");
+    assert_eq!(hex(&fed(&[-2], Max::<i64>::update)), "2502feffffffffffffff");
+    assert_eq!(hex(&fed(&[2u64], Max::<u64>::update)), "25030200000000000000");
+    assert_eq!(hex(&fed(&[true], Min::<bool>::update)), "240401");
+    assert_eq!(hex(&fed(&["hi"], |p: &mut Max<String>, t| p.update(t))), "25056869");
+    assert_eq!(hex(&fed(&[at], Min::<Timestamp>::update)), "2406000065011710a617");
+    assert_eq!(hex(&Min::<f64>::default()), "24f1");
+    assert_eq!(
+        hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
+        "2601000065011710a6170000000000000440"
+    );
+    assert_eq!(
+        hex(&fed(&["b"], |p: &mut Last<String>, v| p.update(at, v))),
+        "2705000065011710a61762"
+    );
+}
+
+#[test]
+fn headers_say_what_a_partial_is() {
+    let bytes = bytes_of(&fed(&["hi"], |p: &mut Max<String>, t| p.update(t)));
+    let header = Header::read(&bytes).unwrap();
+    assert_eq!((header.function, header.values), (Function::Max, Some(FieldType::String)));
+}

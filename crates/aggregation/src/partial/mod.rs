@@ -1,0 +1,64 @@
+//! Partials: the small mergeable states that every aggregate function is made of.
+//!
+//! `update` sees one value, `merge` another partial, `finish` gives the answer; `encode` and
+//! `decode` are the way to disk and back (`docs/format/partials.md`). Merging is associative and
+//! commutative and never depends on how the values were split, so a rollup of a rollup equals
+//! the function over the points, bit for bit. NULLs are the caller's to skip.
+//!
+//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`value`],
+//! [`extrema`], [`first_last`].
+
+pub mod count;
+pub mod encoding;
+pub mod exact_sum;
+pub mod extrema;
+pub mod first_last;
+pub mod integer_sum;
+pub mod mean;
+pub mod value;
+
+#[cfg(test)]
+mod laws;
+
+use std::fmt::Debug;
+
+pub use count::Count;
+pub use encoding::{DecodeError, Function, Header};
+pub use exact_sum::ExactSum;
+pub use extrema::{Extremum, Max, Min};
+pub use first_last::{First, Last};
+pub use integer_sum::{IntegerSum, Overflow};
+pub use mean::Mean;
+pub use value::Value;
+
+/// Mergeable state of an aggregate function; `default()` has seen nothing.
+pub trait Partial: Clone + Debug + Default + PartialEq + Send + Sync + 'static {
+    /// Takes in everything the other has seen.
+    fn merge(&mut self, other: &Self);
+
+    /// Whether no value was seen, so that the answer is NULL (for counts, 0).
+    fn is_empty(&self) -> bool;
+
+    /// Appends the encoding, which is the same for equal partials however they came about.
+    fn encode(&self, bytes: &mut Vec<u8>);
+
+    /// Reads what [`encode`](Partial::encode) wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for bytes that are no partial of this function and type.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// Whether `heap_bytes` is worth asking for: usually not 0.
+    const HAS_HEAP: bool = false;
+
+    /// Bytes held outside of the struct itself.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A partial that is fed one number at a time.
+pub trait Update<Number>: Partial {
+    /// Takes in one value.
+    fn update(&mut self, value: Number);
+}

@@ -1,0 +1,344 @@
+//! The aggregates of a running engine: one handle for the server, the scheduler and SQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_core::{TimeRange, Timestamp};
+use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
+use highwater_storage::{Commit, Engine, Version};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::catalog::{Aggregate, CatalogCache, DefinitionDocument, Progress};
+use crate::error::AggregationError;
+use crate::exact::Reader;
+use crate::extension::AggregateTables;
+use crate::plan::Occasion;
+use crate::refresh::Cost;
+use crate::scheduler::{Run, Schedules};
+use crate::status::{AggregateStatus, status};
+use crate::watermark;
+
+/// How often the background task looks whether something is due.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it looks whether something has expired.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+
+/// Settings of the aggregation layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AggregationSettings {
+    /// Aggregates computed at the same time. Default 2.
+    pub max_parallel: usize,
+}
+
+impl Default for AggregationSettings {
+    fn default() -> Self {
+        AggregationSettings { max_parallel: 2 }
+    }
+}
+
+/// What SQL tables and the scheduler both look at.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) cache: CatalogCache,
+    pub(crate) schedules: Mutex<Schedules>,
+    /// Held while something is refreshed or redefined: both replace what the other reads.
+    running: tokio::sync::Mutex<()>,
+    settings: AggregationSettings,
+}
+
+/// The aggregates of an engine; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Aggregates {
+    query: QueryEngine,
+    shared: Arc<Shared>,
+}
+
+/// What became of a definition that was posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is new, or attached again.
+    New,
+    /// Exactly this definition was there already.
+    Same,
+}
+
+/// What a refresh on request did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct RefreshReport {
+    /// Buckets computed.
+    pub buckets: u64,
+    /// Rows of partials written.
+    pub rows: u64,
+    /// Time taken, in milliseconds with fraction.
+    pub duration_ms: f64,
+}
+
+impl From<Cost> for RefreshReport {
+    fn from(cost: Cost) -> Self {
+        RefreshReport { buckets: cost.buckets, rows: cost.rows, duration_ms: cost.duration_ms }
+    }
+}
+
+impl Aggregates {
+    /// The aggregates found in the engine's manifest, and the query engine that knows them and
+    /// keeps every statement within `limits`.
+    ///
+    /// # Errors
+    /// If the query engine cannot be set up, or a stored definition cannot be read.
+    pub fn open(
+        engine: Engine,
+        settings: AggregationSettings,
+        limits: Limits,
+    ) -> Result<Self, AggregationError> {
+        let shared = Arc::new(Shared { settings, ..Shared::default() });
+        let tables = Arc::new(AggregateTables::new(Arc::clone(&shared)));
+        let query = QueryEngine::builder(engine).extend(tables).limits(limits).build()?;
+        let aggregates = Aggregates { query, shared };
+        for database in aggregates.databases() {
+            aggregates.reader(&database)?;
+        }
+        Ok(aggregates)
+    }
+
+    pub(crate) fn of(query: QueryEngine, shared: Arc<Shared>) -> Self {
+        Aggregates { query, shared }
+    }
+
+    /// SQL over measurements and aggregates.
+    pub fn query_engine(&self) -> &QueryEngine {
+        &self.query
+    }
+
+    /// The storage engine below.
+    pub fn engine(&self) -> &Engine {
+        self.query.storage()
+    }
+
+    pub(crate) fn schedules(&self) -> &Mutex<Schedules> {
+        &self.shared.schedules
+    }
+
+    pub(crate) fn settings(&self) -> &AggregationSettings {
+        &self.shared.settings
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.engine().clock().now()
+    }
+
+    pub(crate) fn databases(&self) -> Vec<Arc<str>> {
+        self.engine().version().databases().cloned().collect()
+    }
+
+    /// Waits until no refresh runs and keeps others from starting.
+    pub(crate) async fn lock_refreshes(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.running.lock().await
+    }
+
+    /// Reads the aggregates of a database at the newest version.
+    pub(crate) fn reader(&self, database: &Arc<str>) -> Result<Reader, AggregationError> {
+        self.shared.reader(&self.query, self.engine().version(), database)
+    }
+
+    /// The aggregate of that name.
+    fn find<'a>(
+        &self,
+        reader: &'a Reader,
+        name: &str,
+    ) -> Result<&'a Arc<Aggregate>, AggregationError> {
+        reader.catalog().get(name).ok_or_else(|| AggregationError::NoSuchAggregate {
+            database: reader.session().database().to_string(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// All aggregates of a database, by name.
+    ///
+    /// # Errors
+    /// If a definition does not fit its source any more.
+    pub fn list(&self, database: &str) -> Result<Vec<AggregateStatus>, AggregationError> {
+        self.shared.statuses(&self.reader(&database.into())?)
+    }
+
+    /// One aggregate.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn get(&self, database: &str, name: &str) -> Result<AggregateStatus, AggregationError> {
+        let reader = self.reader(&database.into())?;
+        let aggregate = self.find(&reader, name)?;
+        let schedule = self.schedules().lock().get(aggregate.id());
+        status(&reader, aggregate, &schedule)
+    }
+
+    /// Why points must not be written to a measurement of that name, if they must not.
+    pub fn refuse_write(&self, database: &str, measurement: &str) -> Option<String> {
+        let reader = self.reader(&database.into()).ok()?;
+        reader.catalog().get(measurement)?;
+        Some(format!("{measurement} is an aggregate; write to its source"))
+    }
+
+    /// Refreshes one aggregate now, whatever its strategy: every bucket that `window` touches, open
+    /// ones included; without a window all closed stale buckets.
+    ///
+    /// # Errors
+    /// If there is none of that name, it is detached, or the refresh failed.
+    pub async fn refresh(
+        &self,
+        database: &str,
+        name: &str,
+        window: Option<TimeRange>,
+    ) -> Result<RefreshReport, AggregationError> {
+        let id = {
+            let reader = self.reader(&database.into())?;
+            let aggregate = self.find(&reader, name)?;
+            if aggregate.document.detached {
+                return Err(AggregationError::Conflict(format!(
+                    "{name} is detached: it stands still until its definition is posted again"
+                )));
+            }
+            aggregate.id().clone()
+        };
+        let occasion = window.map_or(Occasion::Requested, Occasion::RequestedWindow);
+        let runs = self.refresh_together(vec![id], occasion).await?;
+        report_of(runs)
+    }
+
+    /// Sets the watermark to `to`, after materializing everything before it.
+    ///
+    /// # Errors
+    /// If `to` is no bucket boundary, lies in the future or before the present watermark.
+    pub async fn set_watermark(
+        &self,
+        database: &str,
+        name: &str,
+        to: Timestamp,
+    ) -> Result<RefreshReport, AggregationError> {
+        let reader = self.reader(&database.into())?;
+        let aggregate = Arc::clone(self.find(&reader, name)?);
+        let grid = aggregate.definition.pieces.grid();
+        let closing = reader.closing(&aggregate).unwrap_or_else(|| grid.start_of(self.now()));
+        watermark::check_move(grid, aggregate.progress.last_processed, to, closing)?;
+        let window = Some(TimeRange::before(to));
+        let report = self.refresh(database, name, window).await?;
+        let _running = self.lock_refreshes().await;
+        let reader = self.reader(&database.into())?;
+        let aggregate = self.find(&reader, name)?;
+        let mut progress = Progress::clone(&aggregate.progress);
+        progress.last_processed = progress.last_processed.max(Some(to));
+        let mut commit = Commit::default();
+        commit.edits.push(progress.put(aggregate.id())?);
+        self.engine().commit(commit).await?;
+        Ok(report)
+    }
+
+    /// Switches the schedule of an aggregate on or off. Exact reads stay right either way, and
+    /// expiring points are still sealed.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub async fn set_enabled(
+        &self,
+        database: &str,
+        name: &str,
+        enabled: bool,
+    ) -> Result<(), AggregationError> {
+        let _running = self.lock_refreshes().await;
+        let reader = self.reader(&database.into())?;
+        let aggregate = self.find(&reader, name)?;
+        let document = DefinitionDocument { enabled, ..(*aggregate.document).clone() };
+        self.engine().commit(Commit::of([document.put(aggregate.id())?])).await?;
+        self.schedules().lock().wake(aggregate.id());
+        Ok(())
+    }
+
+    /// Refreshes what is due, drops what has expired, flushes and compacts what is due: one
+    /// background step of each kind. Returns how many things were done.
+    ///
+    /// # Errors
+    /// The first failure that is not the matter of a single aggregate.
+    pub async fn tick(&self) -> Result<usize, AggregationError> {
+        let mut steps = 0;
+        if self.engine().flush_due() {
+            self.engine().flush().await?;
+            steps += 1;
+        }
+        steps += self.refresh_due().await?;
+        steps += self.expire().await?;
+        steps += self.engine().compact().await?;
+        Ok(steps)
+    }
+
+    /// Refreshes and expires on the real clock until told to stop. Flushing and compaction have a
+    /// background loop of their own, in storage.
+    pub async fn run(self, stop: CancellationToken) {
+        let (mut look, mut age) = (every(LOOK_EVERY), every(EXPIRE_EVERY));
+        loop {
+            let done = tokio::select! {
+                () = stop.cancelled() => break,
+                _ = look.tick() => self.refresh_due().await,
+                _ = age.tick() => self.expire().await,
+            };
+            if let Err(error) = done {
+                error!(error = &error as &dyn std::error::Error, "background work failed");
+            }
+        }
+        info!("aggregation stopped");
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    timer
+}
+
+/// The sum of the runs of one request.
+fn report_of(runs: Vec<Run>) -> Result<RefreshReport, AggregationError> {
+    let mut cost = Cost::default();
+    for run in runs {
+        if let Some(error) = run.error {
+            return Err(AggregationError::Refresh { name: run.id.name.to_string(), reason: error });
+        }
+        cost += run.cost;
+    }
+    Ok(cost.into())
+}
+
+impl Shared {
+    /// Reads the aggregates of a database at a version; sees expired points as long as they are
+    /// stored, because pieces are made of them.
+    pub(crate) fn reader(
+        &self,
+        query: &QueryEngine,
+        version: Arc<Version>,
+        database: &Arc<str>,
+    ) -> Result<Reader, AggregationError> {
+        let catalog = self.cache.catalog(&version, database)?;
+        let mut options = SessionOptions::of(Arc::clone(database));
+        options.show_expired = true;
+        Ok(Reader::new(query.session_at(version, options), catalog))
+    }
+
+    /// The same at the version of a session.
+    pub(crate) fn reader_of(&self, session: &QuerySession) -> Result<Reader, AggregationError> {
+        self.reader(session.engine(), Arc::clone(session.version()), session.database())
+    }
+
+    /// All aggregates of the reader's database, by name.
+    pub(crate) fn statuses(
+        &self,
+        reader: &Reader,
+    ) -> Result<Vec<AggregateStatus>, AggregationError> {
+        let schedules = self.schedules.lock();
+        let each = reader.catalog().iter();
+        each.map(|one| status(reader, one, &schedules.get(one.id()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

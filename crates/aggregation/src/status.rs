@@ -1,0 +1,148 @@
+//! What an aggregate looks like from outside: one struct for REST, SQL and metrics.
+
+use highwater_core::schema::TIME_COLUMN;
+use highwater_core::{SequenceNumber, Timestamp};
+use serde::Serialize;
+
+use crate::catalog::{Aggregate, Origin};
+use crate::definition::{AggregateRule, Refresh};
+use crate::error::AggregationError;
+use crate::exact::Reader;
+use crate::plan::{Occasion, RefreshPlan};
+use crate::scheduler::Schedule;
+
+/// An aggregate and how it is doing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AggregateStatus {
+    /// Name in its database.
+    pub name: String,
+    /// The measurement or aggregate it reads.
+    pub source: String,
+    /// `active`, `disabled`, `failing` (the last refresh failed) or `detached`.
+    pub status: &'static str,
+    /// Where the definition came from.
+    pub origin: Origin,
+    /// Whether it is refreshed on schedule.
+    pub enabled: bool,
+    /// `periodic` or `on_demand`.
+    pub strategy: &'static str,
+    /// The rule, as it can be posted again.
+    pub definition: AggregateRule,
+    /// Outputs and their types, as far as the source is known.
+    pub columns: Vec<ColumnStatus>,
+    /// Event time up to which buckets are closed and materialized.
+    pub last_processed: Option<Timestamp>,
+    /// The oldest commit that some stored partial reflects.
+    pub applied_seq: Option<SequenceNumber>,
+    /// Buckets whose stored partials do not reflect the source, open ones included.
+    pub stale_buckets: u64,
+    /// Start of the oldest of them.
+    pub oldest_stale: Option<Timestamp>,
+    /// Whether a scheduled refresh would find work now.
+    pub pending: bool,
+    /// Now minus `last_processed`, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// Now minus `last_refresh`, in seconds.
+    pub seconds_stale: Option<f64>,
+    /// Refreshes that succeeded.
+    pub refresh_count: u64,
+    /// Refreshes that failed since the server started.
+    pub error_count: u64,
+    /// When a refresh last succeeded.
+    pub last_refresh: Option<Timestamp>,
+    /// Why the last refresh failed, until one succeeds.
+    pub last_error: Option<String>,
+    /// Rows of partials written by refreshes.
+    pub rows_recomputed: u64,
+    /// Buckets computed by refreshes.
+    pub buckets_recomputed: u64,
+    /// Closed buckets whose stored partials changed afterwards.
+    pub revisions: u64,
+    /// Mean time of a refresh, in milliseconds.
+    pub avg_duration_ms: Option<f64>,
+    /// Rows stored, hidden ones included until compaction.
+    pub rows: u64,
+    /// Bytes of the segments.
+    pub bytes: u64,
+    /// Counts changes of the definition.
+    pub version: u32,
+}
+
+/// One column of an aggregate's answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ColumnStatus {
+    /// Name of the column.
+    pub name: String,
+    /// `time`, `group`, or the function as written in rules.
+    pub function: String,
+    /// From when on the column is valid; `None`: always.
+    pub valid_from: Option<Timestamp>,
+}
+
+/// How an aggregate is doing at the reader's version.
+pub(crate) fn status(
+    reader: &Reader,
+    aggregate: &Aggregate,
+    schedule: &Schedule,
+) -> Result<AggregateStatus, AggregationError> {
+    let (document, progress) = (&aggregate.document, &aggregate.progress);
+    let definition = &aggregate.definition;
+    let now = reader.session().now();
+    let stale = reader.stale(aggregate, &reader.kept(aggregate));
+    let stored = reader.session().version().measurement(&aggregate.stored());
+    let segments = || stored.into_iter().flat_map(|stored| stored.segments());
+    let seconds_since = |at: Timestamp| (now.as_nanos() - at.as_nanos()) as f64 / 1e9;
+    let state = match (document.detached, document.enabled, &schedule.last_error) {
+        (true, _, _) => "detached",
+        (false, false, _) => "disabled",
+        (false, true, Some(_)) => "failing",
+        (false, true, None) => "active",
+    };
+    Ok(AggregateStatus {
+        name: aggregate.name().to_string(),
+        source: definition.rule.source.clone(),
+        status: state,
+        origin: document.origin,
+        enabled: document.enabled,
+        strategy: match definition.refresh {
+            Refresh::Periodic { .. } => "periodic",
+            Refresh::OnDemand => "on_demand",
+        },
+        definition: document.rule.clone(),
+        columns: columns(reader, aggregate)?,
+        last_processed: progress.last_processed,
+        applied_seq: progress.applied.lowest(),
+        stale_buckets: definition.pieces.count_buckets(&stale),
+        oldest_stale: stale.hull().map(|hull| hull.start),
+        pending: aggregate.is_scheduled()
+            && reader.plan(aggregate, Occasion::Scheduled) != RefreshPlan::UpToDate,
+        lag_seconds: progress.last_processed.map(seconds_since),
+        seconds_stale: progress.last_refresh.map(seconds_since),
+        refresh_count: progress.refresh_count,
+        error_count: schedule.error_count,
+        last_refresh: progress.last_refresh,
+        last_error: schedule.last_error.clone(),
+        rows_recomputed: progress.rows_recomputed,
+        buckets_recomputed: progress.buckets_recomputed,
+        revisions: progress.revisions,
+        avg_duration_ms: (progress.refresh_count > 0)
+            .then(|| progress.refresh_ms as f64 / progress.refresh_count as f64),
+        rows: segments().map(|segment| segment.rows).sum(),
+        bytes: segments().map(|segment| segment.bytes).sum(),
+        version: document.version,
+    })
+}
+
+fn columns(reader: &Reader, aggregate: &Aggregate) -> Result<Vec<ColumnStatus>, AggregationError> {
+    let resolved = reader.resolve(aggregate)?;
+    let column = |name: &str, function: &str| ColumnStatus {
+        name: name.to_owned(),
+        function: function.to_owned(),
+        valid_from: None,
+    };
+    let time = aggregate.definition.has_time().then(|| column(TIME_COLUMN, "time"));
+    let groups = resolved.groups.iter().map(|group| column(&group.name, "group"));
+    let outputs = resolved.outputs.iter();
+    let outputs = outputs.map(|output| column(&output.name, output.function.name()));
+    Ok(time.into_iter().chain(groups).chain(outputs).collect())
+}

@@ -1,0 +1,95 @@
+//! The seam: how layers above add tables, functions, planner rules and statements.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_planner::ExtensionPlanner;
+use highwater_core::{Condition, MeasurementId};
+
+use crate::error::QueryError;
+use crate::session::{QueryResult, QuerySession};
+use crate::statement::Statement;
+
+/// What a layer above adds to the query engine.
+#[async_trait]
+pub trait Extension: Send + Sync + Debug {
+    /// Adds functions and rules, once per engine.
+    fn register(&self, registry: &mut Registry) {
+        let _ = registry;
+    }
+
+    /// Schemas of this extension beside `public`.
+    fn schemas(&self, session: &QuerySession) -> Vec<String> {
+        let _ = session;
+        Vec::new()
+    }
+
+    /// Names of its tables in a schema, as `SHOW TABLES` lists them.
+    fn tables(&self, session: &QuerySession, schema: &str) -> Vec<String> {
+        let _ = (session, schema);
+        Vec::new()
+    }
+
+    /// A table, if this extension has it; `schema` is `public` for an unqualified name.
+    /// Measurements come first.
+    async fn table(
+        &self,
+        session: &QuerySession,
+        schema: &str,
+        name: &str,
+    ) -> Result<Option<Arc<dyn TableProvider>>, QueryError> {
+        let _ = (session, schema, name);
+        Ok(None)
+    }
+
+    /// Carries out a statement that is not a query, `DELETE` or `INSERT`; `None` if it is not
+    /// for this extension.
+    async fn statement(
+        &self,
+        session: &QuerySession,
+        statement: &Statement,
+    ) -> Result<Option<QueryResult>, QueryError> {
+        let _ = (session, statement);
+        Ok(None)
+    }
+
+    /// Asked before points are deleted.
+    ///
+    /// # Errors
+    /// A reason why they must not be; nothing is deleted then.
+    async fn before_delete(
+        &self,
+        session: &QuerySession,
+        id: &MeasurementId,
+        condition: &Condition,
+    ) -> Result<(), QueryError> {
+        let _ = (session, id, condition);
+        Ok(())
+    }
+}
+
+/// What an [`Extension`] registers with every session.
+#[derive(Default)]
+pub struct Registry {
+    /// Functions of one row; they replace others of the same name.
+    pub scalar_functions: Vec<Arc<ScalarUDF>>,
+    /// Functions of many rows; they replace others of the same name.
+    pub aggregate_functions: Vec<Arc<AggregateUDF>>,
+    /// Functions over windows; they replace others of the same name.
+    pub window_functions: Vec<Arc<WindowUDF>>,
+    /// Run after DataFusion's analyzer rules, on plans with all types coerced.
+    pub analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
+    /// Run before DataFusion's optimizer rules: filters stand where SQL put them.
+    pub first_optimizer_rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+    /// Run after DataFusion's optimizer rules: filters are pushed into scans.
+    pub last_optimizer_rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+    /// Run after DataFusion's physical optimizer rules.
+    pub physical_rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+    /// Plan extension nodes.
+    pub planners: Vec<Arc<dyn ExtensionPlanner + Send + Sync>>,
+}

@@ -1,0 +1,4 @@
+//! Rules of the planner, one file each.
+
+pub(crate) mod correlation;
+pub(crate) mod gapfill;

@@ -1,0 +1,113 @@
+//! A measurement as a table.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use highwater_core::{MeasurementId, TimeRanges};
+use highwater_storage::{Measurement, ScanRequest};
+
+use crate::error::QueryError;
+use crate::pushdown::{prune, prune_all};
+use crate::scan_exec::MeasurementScanExec;
+use crate::session::QuerySession;
+
+/// One measurement of the session's version, limited to a set of instants.
+///
+/// Columns: `time` (Timestamp(ns), not null), one `Dictionary(Int32, Utf8)` per tag, one column
+/// per field. No duplicate (series, `time`) if it holds points. In no particular order.
+#[derive(Debug)]
+pub struct MeasurementTable {
+    session: QuerySession,
+    measurement: Arc<Measurement>,
+    times: TimeRanges,
+    schema: SchemaRef,
+}
+
+impl MeasurementTable {
+    pub(crate) fn new(
+        session: QuerySession,
+        measurement: Arc<Measurement>,
+        times: TimeRanges,
+    ) -> Self {
+        let schema = measurement.schema().arrow();
+        MeasurementTable { session, measurement, times, schema }
+    }
+
+    /// The session that reads.
+    pub fn session(&self) -> &QuerySession {
+        &self.session
+    }
+
+    /// Which measurement this is.
+    pub fn id(&self) -> &MeasurementId {
+        self.measurement.id()
+    }
+
+    /// The measurement in the session's version.
+    pub fn measurement(&self) -> &Arc<Measurement> {
+        &self.measurement
+    }
+
+    /// Only points in here are seen.
+    pub fn times(&self) -> &TimeRanges {
+        &self.times
+    }
+}
+
+#[async_trait]
+impl TableProvider for MeasurementTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let schema = self.measurement.schema();
+        Ok(filters.iter().map(|filter| prune(filter, schema).pushdown()).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut filter = prune_all(filters, self.measurement.schema()).into_scan_filter();
+        filter.times = filter.times.intersect(&self.times);
+        let all: Vec<usize>;
+        let projection = match projection {
+            Some(columns) => columns,
+            None => {
+                all = (0..self.schema.fields().len()).collect();
+                &all
+            }
+        };
+        let names = projection.iter().map(|i| Arc::from(self.schema.field(*i).name().as_str()));
+        let request = ScanRequest {
+            columns: names.collect(),
+            filter,
+            partitions: state.config().target_partitions(),
+        };
+        let scan = self.measurement.scan(&request).map_err(QueryError::from)?;
+        let schema = Arc::new(self.schema.project(projection)?);
+        Ok(Arc::new(MeasurementScanExec::new(
+            self.id().clone(),
+            scan,
+            request.filter,
+            schema,
+            limit,
+        )))
+    }
+}

@@ -1,0 +1,231 @@
+//! The wiring: what the routes of a running server stand on.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use highwater_aggregation::{AggregateStatus, Aggregates};
+use highwater_core::{Clock, MockClock, SystemClock};
+use highwater_storage::Engine;
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::RwLock;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::queries::Queries;
+use crate::respond::Refusal;
+use crate::rules::apply_folder;
+use crate::settings::Settings;
+
+/// What the server does before it can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Opening the data folder and reading its log.
+    Recovering,
+    /// Everything works.
+    Ready,
+    /// Running requests end, then memory is flushed.
+    Stopping,
+}
+
+impl Phase {
+    /// As `/ready` and `/health` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Recovering => "recovering",
+            Phase::Ready => "ready",
+            Phase::Stopping => "stopping",
+        }
+    }
+}
+
+/// The clock of a server, and the hand that moves it if it is a manual one.
+#[derive(Clone, Debug)]
+pub struct ServerClock {
+    /// What everything below reads.
+    pub clock: Arc<dyn Clock>,
+    /// The same clock, if `/debug/clock` moves it.
+    pub manual: Option<Arc<MockClock>>,
+}
+
+impl ServerClock {
+    /// The clock of the machine.
+    pub fn real() -> Self {
+        ServerClock { clock: Arc::new(SystemClock), manual: None }
+    }
+
+    /// A clock that stands at 1970 until it is moved.
+    pub fn manual() -> Self {
+        let hand = Arc::new(MockClock::default());
+        ServerClock { clock: Arc::clone(&hand) as Arc<dyn Clock>, manual: Some(hand) }
+    }
+}
+
+/// What every route can reach: there as soon as the port is bound, before recovery is done.
+#[derive(Clone)]
+pub struct Server(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    address: String,
+    clock: ServerClock,
+    metrics: PrometheusHandle,
+    state: RwLock<(Phase, Option<App>)>,
+}
+
+impl Server {
+    /// A server that listens at `address` and is not ready yet.
+    pub fn new(
+        settings: Settings,
+        address: String,
+        clock: ServerClock,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let state = RwLock::new((Phase::Recovering, None));
+        Server(Arc::new(Shared { settings, address, clock, metrics, state }))
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The address of the HTTP interface, as a URL.
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &ServerClock {
+        &self.0.clock
+    }
+
+    /// The numbers that `/metrics` prints.
+    pub fn metrics(&self) -> &PrometheusHandle {
+        &self.0.metrics
+    }
+
+    /// What the server is doing.
+    pub fn phase(&self) -> Phase {
+        self.0.state.read().0
+    }
+
+    /// Opens the routes that need `app`.
+    pub fn ready(&self, app: App) {
+        *self.0.state.write() = (Phase::Ready, Some(app));
+    }
+
+    /// Says that the server is about to end; requests that are already here still run.
+    pub fn stopping(&self) {
+        self.0.state.write().0 = Phase::Stopping;
+    }
+
+    /// The parts of a server that is ready.
+    ///
+    /// # Errors
+    /// A 503 that names the phase.
+    pub fn app(&self) -> Result<App, Refusal> {
+        let state = self.0.state.read();
+        state.1.clone().ok_or_else(|| {
+            let message =
+                format!("the server is {}; ask /ready and try again shortly", state.0.name());
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", message)
+                .with("phase", state.0.name())
+        })
+    }
+}
+
+/// The parts of a server that is ready; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Where points are.
+    pub engine: Engine,
+    /// Continuous aggregates, and SQL that knows them.
+    pub aggregates: Aggregates,
+    /// Who may ask.
+    pub queries: Queries,
+}
+
+impl App {
+    /// Opens the data folder and everything that stands on it.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from starting.
+    pub async fn open(settings: &Settings, clock: &ServerClock) -> anyhow::Result<App> {
+        let clock = Arc::clone(&clock.clock);
+        let engine = Engine::open(&settings.data, settings.storage.clone(), clock).await?;
+        let limits = highwater_query::Limits {
+            sql_bytes: settings.limits.sql_bytes,
+            memory_bytes: settings.query.memory_bytes,
+            ..highwater_query::Limits::default()
+        };
+        let aggregates = Aggregates::open(engine.clone(), settings.aggregation.clone(), limits)?;
+        if let Some(folder) = &settings.rules {
+            let applied = apply_folder(&aggregates, folder).await;
+            applied.context("the rule files are not applied")?;
+        }
+        Ok(App { engine, aggregates, queries: Queries::new(settings.query.clone()) })
+    }
+
+    /// Starts what runs beside the requests; with a manual clock nothing does.
+    pub fn start_background(
+        &self,
+        clock: &ServerClock,
+        stop: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
+        if clock.manual.is_some() {
+            return Vec::new();
+        }
+        vec![
+            tokio::spawn(self.engine.clone().run_background(stop.clone())),
+            tokio::spawn(self.aggregates.clone().run(stop.clone())),
+        ]
+    }
+
+    /// Sets the numbers of `/metrics` that are looked up rather than counted.
+    pub fn describe_metrics(&self) {
+        let stats = self.engine.stats();
+        metrics::gauge!("highwater_storage_memtable_bytes").set(stats.memtable_bytes as f64);
+        metrics::gauge!("highwater_storage_memtable_rows").set(stats.memtable_rows as f64);
+        metrics::gauge!("highwater_storage_wal_bytes").set(stats.wal_bytes as f64);
+        metrics::gauge!("highwater_storage_segments_count").set(stats.segments as f64);
+        metrics::gauge!("highwater_storage_segment_bytes").set(stats.segment_bytes as f64);
+        metrics::gauge!("highwater_storage_segment_rows").set(stats.segment_rows as f64);
+        metrics::gauge!("highwater_storage_measurements_count").set(stats.measurements as f64);
+        metrics::gauge!("highwater_storage_commit_seq").set(stats.seq.get() as f64);
+        for database in self.engine.version().databases() {
+            // One that cannot be described has logged why when it was asked for by name.
+            let all = self.aggregates.list(database).unwrap_or_default();
+            all.iter().for_each(describe_aggregate);
+        }
+    }
+
+    /// Flushes and closes.
+    ///
+    /// # Errors
+    /// Whatever kept acknowledged points from being flushed; they are still in the log.
+    pub async fn close(self) -> anyhow::Result<()> {
+        Ok(self.engine.close().await?)
+    }
+}
+
+fn describe_aggregate(aggregate: &AggregateStatus) {
+    let labels = [("aggregate", aggregate.name.clone())];
+    if let Some(lag) = aggregate.lag_seconds {
+        metrics::gauge!("highwater_aggregation_lag_seconds", &labels).set(lag);
+    }
+    metrics::gauge!("highwater_aggregation_stale_buckets", &labels)
+        .set(aggregate.stale_buckets as f64);
+    metrics::gauge!("highwater_aggregation_stored_rows", &labels).set(aggregate.rows as f64);
+    metrics::gauge!("highwater_aggregation_stored_bytes", &labels).set(aggregate.bytes as f64);
+}
+
+impl FromRequestParts<Server> for App {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(_: &mut Parts, server: &Server) -> Result<App, Refusal> {
+        server.app()
+    }
+}

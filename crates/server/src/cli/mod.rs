@@ -1,0 +1,76 @@
+//! The command line: `highwater serve` is the server, `highwater demo` brings one along, everything
+//! else talks to one over HTTP.
+//!
+//! Exit codes: 0 it worked, 1 it did not (the server said no, a rule file is wrong), 2 the command
+//! line makes no sense.
+
+mod aggregate;
+pub(crate) mod client;
+mod config;
+mod rules;
+mod sql;
+mod write;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::demo::{self, DemoFlags};
+use crate::serve::{self, ServeFlags};
+
+/// Highwater: a time-series database whose continuous aggregates are always right.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what Highwater does, on generated points and on this machine; needs nothing
+    Demo(DemoFlags),
+    /// Run a server
+    Serve(ServeFlags),
+    /// Write line protocol
+    Write(write::WriteFlags),
+    /// Ask in SQL
+    Sql(sql::SqlFlags),
+    /// Look at continuous aggregates and change them
+    Aggregate(aggregate::AggregateFlags),
+    /// Check rule files
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
+    /// Print settings
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Runs the command of this process's arguments; the exit code says how it went.
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(flags) => demo::run(&flags),
+        Command::Serve(flags) => serve::run(&flags),
+        Command::Write(flags) => write::run(&flags),
+        Command::Sql(flags) => sql::run(&flags),
+        Command::Aggregate(flags) => aggregate::run(&flags),
+        Command::Rules(command) => rules::run(&command),
+        Command::Config(command) => config::run(&command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("highwater: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes text to stdout; a reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}

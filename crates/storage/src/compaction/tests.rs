@@ -1,0 +1,281 @@
+use std::sync::Arc;
+
+use highwater_core::time::{NANOS_PER_MINUTE, NANOS_PER_SEC};
+use highwater_core::{Condition, SequenceNumber, TimeRange, TimeRanges, Timestamp};
+use proptest::prelude::*;
+
+use super::choice::CompactionReason;
+use super::{CompactionInput, CompactionJob, Limits, choose, obsolete_tombstones, rewrite};
+use crate::manifest::{MeasurementKind, Tombstone};
+use crate::scan::tests::{Measurement, assert_same, step};
+use crate::segment::SegmentMeta;
+use crate::segment::test_rows::Row;
+
+const LIMITS: Limits = Limits { segments: 8, max_rows: 1000, max_bytes: 1 << 40 };
+
+fn seq(number: u64) -> SequenceNumber {
+    SequenceNumber::new(number)
+}
+
+fn range(start: i64, end: i64) -> TimeRange {
+    TimeRange::new(Timestamp::from_nanos(start), Timestamp::from_nanos(end))
+}
+
+fn segment(path: u64, (min, max): (u64, u64), (start, end): (i64, i64), rows: u64) -> SegmentMeta {
+    let (min_seq, max_seq) = (seq(min), seq(max));
+    let (path, times) = (path.to_string(), range(start, end));
+    SegmentMeta { path, bytes: rows, rows, times, min_seq, max_seq, tags: Vec::new() }
+}
+
+fn input(kind: MeasurementKind, segments: Vec<SegmentMeta>, settled: u64) -> CompactionInput {
+    let segments = segments.into_iter().map(Arc::new).collect();
+    CompactionInput { kind, segments, tombstones: Vec::new(), settled: seq(settled) }
+}
+
+fn members(job: &CompactionJob) -> Vec<&str> {
+    job.segments.iter().map(|segment| segment.path.as_str()).collect()
+}
+
+fn hide(input: &mut CompactionInput, number: u64, times: TimeRange) {
+    let tombstone = Tombstone { seq: seq(number), times: times.into(), condition: Condition::All };
+    input.tombstones.push(Arc::new(tombstone));
+}
+
+/// Applies jobs as if every row stayed; returns the rows rewritten.
+fn apply(input: &mut CompactionInput, jobs: Vec<CompactionJob>, next_path: &mut u64) -> u64 {
+    let mut rewritten = 0;
+    for job in jobs {
+        let rows: u64 = job.segments.iter().map(|segment| segment.rows).sum();
+        let starts = job.segments.iter().map(|segment| segment.times.start);
+        let ends = job.segments.iter().map(|segment| segment.times.end);
+        let min_seq = job.segments.iter().map(|segment| segment.min_seq).min().unwrap();
+        let paths: Vec<String> = members(&job).into_iter().map(str::to_owned).collect();
+        input.segments.retain(|segment| !paths.contains(&segment.path));
+        *next_path += 1;
+        let result = SegmentMeta {
+            times: TimeRange::new(starts.min().unwrap(), ends.max().unwrap()),
+            min_seq,
+            max_seq: job.max_seq,
+            ..segment(*next_path, (0, 0), (0, 0), rows)
+        };
+        input.segments.push(Arc::new(result));
+        rewritten += rows;
+    }
+    let obsolete = obsolete_tombstones(&input.tombstones, &ages(&input.segments));
+    input.tombstones.retain(|tombstone| !obsolete.contains(&tombstone.seq));
+    rewritten
+}
+
+fn ages(segments: &[Arc<SegmentMeta>]) -> Vec<(SequenceNumber, TimeRange)> {
+    segments.iter().map(|segment| (segment.max_seq, segment.times)).collect()
+}
+
+#[test]
+fn a_day_of_small_flushes_is_rewritten_few_times() {
+    let mut day = input(MeasurementKind::Points, Vec::new(), 0);
+    let limits = Limits { max_rows: 1 << 30, ..LIMITS };
+    let (mut rewritten, mut next_path) = (0, 1_000_000);
+    for i in 1..=1440_i64 {
+        let (at, minute) = (i as u64, NANOS_PER_MINUTE);
+        day.segments.push(Arc::new(segment(at, (at, at), (i * minute, (i + 1) * minute), 100)));
+        day.settled = seq(at);
+        let jobs = choose(&day, &limits);
+        rewritten += apply(&mut day, jobs, &mut next_path);
+        assert!(day.segments.len() <= limits.segments + 1, "{} segments", day.segments.len());
+    }
+    let amplification = rewritten as f64 / 144_000.0;
+    assert!(amplification < 6.0, "every row was rewritten {amplification} times");
+}
+
+#[test]
+fn large_segments_are_left_alone() {
+    let large = |i: i64| segment(i as u64, (i as u64, i as u64), (i * 10, i * 10 + 10), 600);
+    let day = input(MeasurementKind::Points, (1..50).map(large).collect(), 50);
+    assert_eq!(choose(&day, &LIMITS), []);
+}
+
+#[test]
+fn nothing_between_two_members_is_left_out() {
+    let mut segments: Vec<SegmentMeta> =
+        (1..=9).map(|i| segment(i, (i, i), (0, 100), 10)).collect();
+    segments[4].rows = 900;
+    let day = input(MeasurementKind::Points, segments, 9);
+    let jobs = choose(&day, &Limits { segments: 4, ..LIMITS });
+    assert_eq!(
+        jobs.iter().map(members).collect::<Vec<_>>(),
+        [["1", "2", "3", "4"], ["6", "7", "8", "9"]]
+    );
+    assert_eq!((jobs[0].max_seq, jobs[1].max_seq), (seq(4), seq(9)));
+}
+
+#[test]
+fn a_segment_that_is_mostly_hidden_is_rewritten_with_those_it_overlaps() {
+    let segments = vec![
+        segment(1, (1, 1), (0, 100), 500),
+        segment(2, (2, 3), (50, 150), 500),
+        segment(3, (5, 5), (0, 100), 500),
+        segment(4, (2, 2), (500, 600), 500),
+    ];
+    let mut day = input(MeasurementKind::Points, segments, 7);
+    hide(&mut day, 4, range(0, 20));
+    assert_eq!(choose(&day, &LIMITS), []);
+    hide(&mut day, 7, range(10, 30));
+    let jobs = choose(&day, &LIMITS);
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(members(&jobs[0]), ["1", "2", "3"]);
+    assert_eq!((jobs[0].reason, jobs[0].max_seq), (CompactionReason::HiddenRows, seq(7)));
+    apply(&mut day, jobs, &mut 100);
+    assert_eq!(day.tombstones, []);
+    assert_eq!(choose(&day, &LIMITS), []);
+}
+
+#[test]
+fn tombstones_that_are_not_settled_wait() {
+    let mut day = input(MeasurementKind::Points, vec![segment(1, (1, 1), (0, 100), 500)], 3);
+    hide(&mut day, 4, range(0, 100));
+    assert_eq!(choose(&day, &LIMITS), []);
+    day.settled = seq(4);
+    assert_eq!(choose(&day, &LIMITS)[0].max_seq, seq(4));
+}
+
+#[test]
+fn a_materialization_refreshed_all_day_keeps_few_segments_and_tombstones() {
+    let mut day = input(MeasurementKind::Materialization, Vec::new(), 0);
+    let (mut rewritten, mut next_path, mut written) = (0, 1_000_000, 0);
+    let limits = Limits { max_rows: 1 << 30, ..LIMITS };
+    for i in 1..=2000_i64 {
+        // The bucket in progress is replaced, now and then an old one too.
+        let bucket = if i % 7 == 0 { i / 14 } else { i / 2 };
+        let times = (bucket * NANOS_PER_MINUTE, (bucket + 1) * NANOS_PER_MINUTE);
+        hide(&mut day, i as u64, range(times.0, times.1));
+        day.segments.push(Arc::new(segment(i as u64, (i as u64, i as u64), times, 100)));
+        day.settled = seq(i as u64);
+        written += 100;
+        let jobs = choose(&day, &limits);
+        rewritten += apply(&mut day, jobs, &mut next_path);
+        assert!(day.segments.len() <= limits.segments + 1, "{} segments", day.segments.len());
+        assert!(day.tombstones.len() <= 64, "{} tombstones", day.tombstones.len());
+    }
+    assert!(rewritten < 40 * written, "{}", rewritten / written);
+}
+
+#[test]
+fn large_overlapping_segments_are_parted() {
+    let segments = (1..=9).map(|i| segment(i, (i, i), (i as i64, 100), 700)).collect();
+    let jobs = choose(&input(MeasurementKind::Points, segments, 9), &LIMITS);
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(members(&jobs[0]), ["1", "2", "3", "4", "5", "6", "7", "8"]);
+    assert_eq!(jobs[0].reason, CompactionReason::Overlaps(9));
+}
+
+impl Measurement {
+    /// Carries out what is due, until nothing is; returns the number of jobs.
+    async fn compact(&mut self, limits: Limits) -> usize {
+        let unflushed = self.sources.rows.iter().map(|rows| rows.seqs().0.get()).min();
+        let settled = unflushed.map_or(self.seq, |first| seq(first - 1));
+        let mut done = 0;
+        loop {
+            let input = CompactionInput {
+                kind: self.sources.kind,
+                segments: self.segments().iter().map(|s| Arc::clone(s.meta())).collect(),
+                tombstones: self.sources.tombstones.clone(),
+                settled,
+            };
+            let jobs = choose(&input, &limits);
+            if jobs.is_empty() {
+                return done;
+            }
+            for job in jobs {
+                self.carry_out(&job, limits).await;
+                done += 1;
+            }
+            assert!(done < 100, "compaction comes to an end");
+        }
+    }
+
+    async fn carry_out(&mut self, job: &CompactionJob, limits: Limits) {
+        let results =
+            rewrite(job, &self.sources, &Measurement::id(), &self.store, limits).await.unwrap();
+        let paths = members(job);
+        self.sources.segments.retain(|segment| {
+            let is_member = paths.contains(&segment.meta().path.as_str());
+            if is_member {
+                segment.mark_removed();
+            }
+            !is_member
+        });
+        for (at, result) in results.iter().enumerate() {
+            let others = &results[at + 1..];
+            assert!(others.iter().all(|other| !other.times.overlaps(result.times)));
+            self.sources.segments.push(self.store.handle(Arc::new(result.clone())));
+        }
+        self.check_order();
+        let mut metas: Vec<_> = self.segments().iter().map(|s| Arc::clone(s.meta())).collect();
+        metas.extend(self.sources.rows.iter().map(|rows| {
+            let (min_seq, max_seq) = rows.seqs();
+            Arc::new(SegmentMeta {
+                times: rows.times(),
+                min_seq,
+                max_seq,
+                ..segment(0, (0, 0), (0, 0), 0)
+            })
+        }));
+        let obsolete = obsolete_tombstones(&self.sources.tombstones, &ages(&metas));
+        self.sources.tombstones.retain(|tombstone| !obsolete.contains(&tombstone.seq));
+        assert!(self.store.delete_unreferenced().await > 0);
+    }
+
+    /// Segments that overlap in time do not overlap in age.
+    fn check_order(&self) {
+        for (at, a) in self.segments().iter().enumerate() {
+            for b in &self.segments()[at + 1..] {
+                let (a, b) = (a.meta(), b.meta());
+                let is_ordered = a.max_seq < b.min_seq || b.max_seq < a.min_seq;
+                assert!(is_ordered || !a.times.overlaps(b.times), "{a:?} and {b:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compaction_changes_no_row(
+        parts in prop::collection::vec(prop::collection::vec(step(), 1..8), 1..4),
+        segments in 2..4_usize,
+        max_rows in prop_oneof![Just(20_u64), Just(1000)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut measurement = Measurement::new(7);
+            let limits = Limits { segments, max_rows, max_bytes: 1 << 40 };
+            for steps in parts {
+                for step in steps {
+                    measurement.apply(step).await;
+                }
+                measurement.compact(limits).await;
+                assert_same(&measurement.all_rows(2).await, &measurement.expected(|_| true));
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn results_follow_one_another_in_time_and_forget_what_is_hidden() {
+    let mut measurement = Measurement::new(128);
+    let second = |i: i64| Row::at(i * NANOS_PER_SEC).tag("host", "h").field("a", i);
+    for part in 0..6 {
+        let rows: Vec<Row> = (0..500).map(|i| second(6 * i + part)).collect();
+        measurement.write_segment(&rows).await;
+    }
+    let first_minute = TimeRange::new(Timestamp::EPOCH, Timestamp::from_secs(60));
+    measurement.delete(TimeRanges::from(first_minute), Condition::All);
+    let limits = Limits { segments: 4, max_rows: 1200, max_bytes: 1 << 40 };
+    assert_eq!(measurement.compact(limits).await, 1);
+    let mut rows: Vec<u64> = measurement.segments().iter().map(|s| s.meta().rows).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [960, 960, 1020]);
+    assert_eq!(measurement.sources.tombstones, []);
+    assert_eq!(measurement.all_rows(2).await, measurement.expected(|_| true));
+}

@@ -1,0 +1,94 @@
+//! Compaction at work: choose, rewrite, replace, as long as something is due.
+
+use std::sync::Arc;
+
+use highwater_core::MeasurementId;
+use tracing::{debug, instrument};
+
+use super::{CompactionInput, CompactionJob, Limits, choose, plan_replaced, rewrite};
+use crate::engine::Engine;
+use crate::error::StorageError;
+use crate::manifest::MeasurementKind;
+use crate::segment::SegmentMeta;
+use crate::version::{Measurement, Version};
+
+/// What one round leaves may be due again in the next; so many will do for now.
+const MAX_ROUNDS: usize = 16;
+
+impl Engine {
+    /// Joins and cleans segments wherever that is due, and returns how often it did.
+    ///
+    /// # Errors
+    /// Those of reading, encoding and storing. Nothing is lost then.
+    #[instrument(skip_all)]
+    pub async fn compact(&self) -> Result<usize, StorageError> {
+        let _one_at_a_time = self.compacting().lock().await;
+        let mut done = 0;
+        for _ in 0..MAX_ROUNDS {
+            let done_before = done;
+            for (id, job) in self.due_jobs() {
+                done += usize::from(self.carry_out(id, job).await?);
+            }
+            self.shared().segments.delete_unreferenced().await;
+            if done == done_before {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::new(self.shared().settings.compact_segments)
+    }
+
+    fn due_jobs(&self) -> Vec<(MeasurementId, CompactionJob)> {
+        let (version, limits) = (self.version(), self.limits());
+        let mut due = Vec::new();
+        for measurement in version.all_measurements() {
+            let jobs = choose(&input(measurement, &version), &limits);
+            due.extend(jobs.into_iter().map(|job| (measurement.id().clone(), job)));
+        }
+        due
+    }
+
+    /// Returns whether the job was done; its segments may have gone meanwhile.
+    async fn carry_out(&self, id: MeasurementId, job: CompactionJob) -> Result<bool, StorageError> {
+        let version = self.version();
+        let Some(measurement) = version.measurement(&id) else { return Ok(false) };
+        let store = Arc::clone(&self.shared().segments);
+        let results = rewrite(&job, &measurement.sources(), &id, &store, self.limits()).await?;
+        let results: Vec<Arc<SegmentMeta>> = results.into_iter().map(Arc::new).collect();
+        let paths: Vec<String> = results.iter().map(|result| result.path.clone()).collect();
+        let (of_plan, job_of_plan) = (id.clone(), job.clone());
+        let plan = Box::new(move |version: &Version, seq| {
+            Ok(plan_replaced(&of_plan, &job_of_plan, &results, version, seq, &store))
+        });
+        let after = self.edit_adding(paths.clone(), plan).await?;
+        let is_live = |path: &String| {
+            let now = after.measurement(&id);
+            now.is_some_and(|now| now.segments().any(|segment| segment.path == *path))
+        };
+        let is_done =
+            paths.iter().all(is_live) && !job.segments.iter().any(|old| is_live(&old.path));
+        if is_done {
+            let (reason, segments) = (job.reason, job.segments.len());
+            debug!(measurement = %id, %reason, segments, results = paths.len(), "compacted");
+        } else {
+            self.delete_unneeded(&paths).await;
+        }
+        Ok(is_done)
+    }
+}
+
+fn input(measurement: &Measurement, version: &Version) -> CompactionInput {
+    CompactionInput {
+        kind: measurement.kind(),
+        segments: measurement.segments().cloned().collect(),
+        tombstones: measurement.tombstones.to_vec(),
+        settled: match measurement.kind() {
+            MeasurementKind::Points => version.flushed,
+            // Its rows and tombstones are durable as soon as they are visible.
+            MeasurementKind::Materialization => version.seq(),
+        },
+    }
+}

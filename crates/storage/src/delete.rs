@@ -1,0 +1,195 @@
+//! Deletes: a tombstone that hides rows, and the granules that lose some.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::compute::filter_record_batch;
+use futures::TryStreamExt;
+use highwater_core::schema::TIME_COLUMN;
+use highwater_core::{
+    ColumnRole, Condition, FieldValue, MeasurementId, ScanFilter, SequenceNumber, TimeRanges,
+};
+
+use crate::changes::ChangeMap;
+use crate::error::StorageError;
+use crate::manifest::{MeasurementKind, Tombstone};
+use crate::scan::ScanRequest;
+use crate::scan::condition::evaluate;
+use crate::segment::sort::times_of;
+use crate::version::{Measurement, Version};
+
+/// Deepest nesting of a condition; alternatives in a row count once.
+const MAX_CONDITION_DEPTH: usize = 48;
+
+/// A delete that knows which granules lose rows, as of the version it was prepared on.
+#[derive(Clone, Debug)]
+pub(crate) struct Delete {
+    pub(crate) id: MeasurementId,
+    pub(crate) condition: Condition,
+    /// Outside of these the condition never holds.
+    pub(crate) times: TimeRanges,
+    pub(crate) touched: TimeRanges,
+    pub(crate) prepared_at: SequenceNumber,
+}
+
+/// What the commit of a delete records.
+#[derive(Clone, Debug)]
+pub(crate) struct ResolvedDelete {
+    pub(crate) tombstone: Arc<Tombstone>,
+    pub(crate) touched: TimeRanges,
+}
+
+/// Finds the granules with matching rows.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if the condition is none a delete can have, and errors of reading.
+pub(crate) async fn prepare_delete(
+    version: &Version,
+    id: &MeasurementId,
+    condition: Condition,
+) -> Result<Delete, StorageError> {
+    let measurement = deletable(version, id)?;
+    let condition = condition.flattened();
+    check_depth(&condition)?;
+    let mut columns = BTreeSet::from([Arc::from(TIME_COLUMN)]);
+    check_condition(&condition, measurement, &mut columns)?;
+    let times = condition.times();
+    let request = ScanRequest {
+        columns: columns.into_iter().collect(),
+        filter: ScanFilter::at(times.clone()),
+        partitions: 1,
+    };
+    let mut touched = ChangeMap::default();
+    let mut rows = measurement.scan(&request)?.stream(0);
+    while let Some(batch) = rows.try_next().await? {
+        let matching = filter_record_batch(&batch, &evaluate(&condition, &batch)?)?;
+        touched.touch_times(times_of(&matching)?, version.seq());
+    }
+    let touched = touched.runs().map(|(granules, _)| granules).collect();
+    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: version.seq() })
+}
+
+/// Adds what was written since the delete was prepared. `None` if there is nothing to hide.
+///
+/// # Errors
+/// [`StorageError::NoSuchMeasurement`] if it has been dropped since.
+pub(crate) fn resolve_delete(
+    version: &Version,
+    delete: &Delete,
+    seq: SequenceNumber,
+) -> Result<Option<ResolvedDelete>, StorageError> {
+    let measurement = deletable(version, &delete.id)?;
+    let mut touched = delete.touched.clone();
+    for range in delete.times.iter() {
+        let since = measurement.changes().touched_after(delete.prepared_at, range);
+        touched = touched.union(&since);
+    }
+    if touched.is_empty() {
+        return Ok(None);
+    }
+    let (times, condition) = (delete.times.clone(), delete.condition.clone());
+    let tombstone = Arc::new(Tombstone { seq, times, condition });
+    Ok(Some(ResolvedDelete { tombstone, touched }))
+}
+
+/// A condition is written as JSON, whose parsers give up on what is nested too deep.
+fn check_depth(condition: &Condition) -> Result<(), StorageError> {
+    if depth(condition) <= MAX_CONDITION_DEPTH {
+        return Ok(());
+    }
+    let text =
+        format!("a condition of a delete is nested at most {MAX_CONDITION_DEPTH} levels deep");
+    Err(StorageError::Invalid(text))
+}
+
+fn depth(condition: &Condition) -> usize {
+    match condition {
+        Condition::All | Condition::Compare { .. } | Condition::IsNull(_) => 1,
+        Condition::Not(inner) => 1 + depth(inner),
+        Condition::And(parts) | Condition::Or(parts) => {
+            1 + parts.iter().map(depth).max().unwrap_or(0)
+        }
+    }
+}
+
+fn deletable<'a>(
+    version: &'a Version,
+    id: &MeasurementId,
+) -> Result<&'a Arc<Measurement>, StorageError> {
+    let found = version.measurement(id);
+    let measurement = found.ok_or_else(|| StorageError::NoSuchMeasurement(id.clone()))?;
+    if measurement.kind() == MeasurementKind::Materialization {
+        let text = format!("{id} holds the results of an aggregate; delete from its source");
+        return Err(StorageError::Invalid(text));
+    }
+    Ok(measurement)
+}
+
+/// Collects the columns of a condition.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if one is a field or unknown, or is compared with a value of another
+/// type.
+fn check_condition(
+    condition: &Condition,
+    measurement: &Measurement,
+    columns: &mut BTreeSet<Arc<str>>,
+) -> Result<(), StorageError> {
+    match condition {
+        Condition::All => Ok(()),
+        Condition::Not(inner) => check_condition(inner, measurement, columns),
+        Condition::And(parts) | Condition::Or(parts) => {
+            parts.iter().try_for_each(|part| check_condition(part, measurement, columns))
+        }
+        Condition::IsNull(column) => check_column(column, None, measurement, columns),
+        Condition::Compare { column, value, .. } => {
+            check_column(column, Some(value), measurement, columns)
+        }
+    }
+}
+
+fn check_column(
+    column: &Arc<str>,
+    value: Option<&FieldValue>,
+    measurement: &Measurement,
+    columns: &mut BTreeSet<Arc<str>>,
+) -> Result<(), StorageError> {
+    let name = &measurement.id().measurement;
+    let is_time = **column == *TIME_COLUMN;
+    let problem = match (measurement.schema().column(column).map(|found| found.role), value) {
+        (_, None | Some(FieldValue::Timestamp(_))) if is_time => None,
+        (_, Some(_)) if is_time => Some(format!("{column} is compared with something else")),
+        (Some(ColumnRole::Tag), None | Some(FieldValue::String(_))) => None,
+        (Some(ColumnRole::Tag), Some(_)) => {
+            Some(format!("{column} is a tag, so it is compared with a string"))
+        }
+        (Some(ColumnRole::Field(_)), _) => {
+            Some(format!("{column} is a field; points are chosen by time and tags only"))
+        }
+        (None, _) => Some(format!("{name} has no column {column}")),
+    };
+    match problem {
+        Some(problem) => {
+            Err(StorageError::Invalid(format!("cannot delete from {name}: {problem}")))
+        }
+        None => {
+            columns.insert(Arc::clone(column));
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_may_be_wide_but_not_deep() {
+        let is_null = || Condition::IsNull("host".into());
+        let wide = (0..500).fold(is_null(), |chain, _| Condition::Or(vec![chain, is_null()]));
+        assert!(check_depth(&wide).is_err());
+        assert!(check_depth(&wide.flattened()).is_ok());
+        let deep = (0..48).fold(is_null(), |inner, _| Condition::Not(Box::new(inner)));
+        assert!(check_depth(&deep.flattened()).is_err());
+    }
+}

@@ -1,0 +1,332 @@
+//! The engine: the one handle through which the layers above write, read and change what is
+//! stored.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use highwater_core::{Clock, Condition, MeasurementId, PointBatch, SequenceNumber};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tracing::{debug, info, instrument, warn};
+
+use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
+use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, Write};
+use crate::delete::prepare_delete;
+use crate::error::StorageError;
+use crate::file_store::{FileStore, run_blocking};
+use crate::flush::{plan_flushed, write_frozen};
+use crate::recovery::{FolderLock, open_folder, recover};
+use crate::settings::Settings;
+use crate::version::Version;
+use crate::wal::log_path;
+use crate::write::{WriteMode, WriteReport, check_shape};
+
+/// A storage engine over one data folder. Clones are handles to the same engine.
+///
+/// Everything it acknowledges is durable as the settings say, visible to the next
+/// [`Engine::version`], and has its place in the one order of commits.
+#[derive(Clone, Debug)]
+pub struct Engine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    /// Gone once the engine is dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    lock: Mutex<Option<FolderLock>>,
+    flushing: AsyncMutex<()>,
+    compacting: AsyncMutex<()>,
+}
+
+/// What an engine holds, for metrics and limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// The newest commit.
+    pub seq: SequenceNumber,
+    /// All commits up to this one are in segments.
+    pub flushed: SequenceNumber,
+    /// Points in memory, counting overwritten ones.
+    pub memtable_rows: usize,
+    /// Estimated memory of these points.
+    pub memtable_bytes: usize,
+    /// Size of the newest log.
+    pub wal_bytes: u64,
+    /// Log files in use.
+    pub logs: usize,
+    /// Databases.
+    pub databases: usize,
+    /// Measurements of both kinds.
+    pub measurements: usize,
+    /// Live segments.
+    pub segments: usize,
+    /// Size of the live segments.
+    pub segment_bytes: u64,
+    /// Rows in the live segments, counting overwritten and deleted ones.
+    pub segment_rows: u64,
+}
+
+impl Engine {
+    /// Opens the data folder, creating it if it does not exist, and brings back everything that
+    /// was acknowledged.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if another process has it open, [`StorageError::Corrupt`] if files
+    /// are missing or damaged, [`StorageError::Io`] if they cannot be read.
+    #[instrument(skip_all, fields(folder = %folder.display()))]
+    pub async fn open(
+        folder: &Path,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Engine, StorageError> {
+        let (lock, files) = open_folder(folder).await?;
+        Engine::start(files, Some(lock), settings, clock).await
+    }
+
+    /// Brings back what is in `files` and starts the commit thread.
+    async fn start(
+        files: Arc<FileStore>,
+        lock: Option<FolderLock>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Engine, StorageError> {
+        let recovered = recover(files, settings, clock).await?;
+        let shared = Arc::clone(&recovered.shared);
+        let (queue, requests) = mpsc::channel(QUEUE_REQUESTS);
+        let committer = Committer::new(Arc::clone(&shared), recovered.manifest, recovered.log);
+        let thread = start_thread(committer, requests)?;
+        let engine = Engine(Arc::new(Inner {
+            shared,
+            queue: Some(queue),
+            thread: Mutex::new(Some(thread)),
+            lock: Mutex::new(lock),
+            flushing: AsyncMutex::default(),
+            compacting: AsyncMutex::default(),
+        }));
+        let EngineStats { seq, measurements, segments, memtable_rows, .. } = engine.stats();
+        info!(%seq, measurements, segments, memtable_rows, "opened");
+        Ok(engine)
+    }
+
+    /// The newest state; it never changes, so it is one consistent view for as long as it is kept.
+    pub fn version(&self) -> Arc<Version> {
+        self.0.shared.version()
+    }
+
+    /// Where this engine's time comes from.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.shared.clock
+    }
+
+    /// Stores points. The database, measurements, tags and fields come into being on first use.
+    ///
+    /// # Errors
+    /// [`StorageError::Overloaded`] if too much waits to be flushed, [`StorageError::Poisoned`]
+    /// after a failed sync, [`StorageError::Invalid`] if a batch is malformed. Lines that
+    /// contradict what is stored are no error; they are in the report.
+    pub async fn write(
+        &self,
+        database: &str,
+        batches: Vec<PointBatch>,
+        mode: WriteMode,
+    ) -> Result<WriteReport, StorageError> {
+        batches.iter().try_for_each(check_shape)?;
+        let write = Write { database: Arc::from(database), batches, mode };
+        self.request(|reply| Request::Write(write, reply)).await
+    }
+
+    /// Removes the points of a measurement for which the condition holds, and returns the commit
+    /// that did; the newest commit there was if no point matched.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if the condition names a field or an unknown column,
+    /// [`StorageError::NoSuchMeasurement`], and errors of reading.
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete(
+        &self,
+        id: &MeasurementId,
+        condition: Condition,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete(&self.version(), id, condition).await?;
+        self.request(|reply| Request::Delete(delete, reply)).await
+    }
+
+    /// Carries out a commit, all of it or nothing, and returns its number; the newest commit there
+    /// was if it changes nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if a document is not as expected,
+    /// [`StorageError::FieldTypeConflict`], [`StorageError::NoSuchMeasurement`] or
+    /// [`StorageError::Invalid`] if an edit contradicts what exists.
+    #[instrument(skip_all)]
+    pub async fn commit(&self, commit: Commit) -> Result<SequenceNumber, StorageError> {
+        let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
+        let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
+        let shared = Arc::clone(&self.0.shared);
+        let mut written = Vec::with_capacity(replacements.len());
+        for replacement in replacements {
+            written.push(write_replacement(replacement, &shared.segments).await?);
+        }
+        let paths: Vec<String> =
+            written.iter().flat_map(|written| written.paths().map(str::to_owned)).collect();
+        let store = Arc::clone(&shared.segments);
+        let plan = Box::new(move |version: &Version, seq| {
+            plan_commit(edits, &written, &expected, version, seq, &store)
+        });
+        Ok(self.edit_adding(paths, plan).await?.seq())
+    }
+
+    /// Moves all points in memory to segments.
+    ///
+    /// # Errors
+    /// Those of encoding and storing. Nothing is lost then; the next flush tries again.
+    #[instrument(skip_all)]
+    pub async fn flush(&self) -> Result<(), StorageError> {
+        let _one_at_a_time = self.0.flushing.lock().await;
+        if !self.version().is_unflushed() {
+            return Ok(());
+        }
+        let shared = &self.0.shared;
+        let frozen: Arc<Version> = self.request(Request::RotateLog).await?;
+        let flushed = write_frozen(&frozen, &shared.segments).await?;
+        let paths: Vec<String> =
+            flushed.iter().flat_map(|flushed| flushed.paths().map(str::to_owned)).collect();
+        let (segments, rows) = (paths.len(), frozen.memory().rows);
+        let store = Arc::clone(&shared.segments);
+        let of_frozen = Arc::clone(&frozen);
+        let plan = Box::new(move |version: &Version, seq| {
+            Ok(plan_flushed(&flushed, &of_frozen, version, seq, &store))
+        });
+        let version = self.edit_adding(paths, plan).await?;
+        let closed = frozen.logs().iter().filter(|log| !version.logs().contains(log));
+        self.delete_unneeded(&closed.map(|log| log_path(*log)).collect::<Vec<_>>()).await;
+        shared.segments.delete_unreferenced().await;
+        debug!(rows, segments, seq = %frozen.seq(), "flushed");
+        Ok(())
+    }
+
+    /// Whether memtables should be flushed: they are large, or a commit in them is old.
+    pub fn flush_due(&self) -> bool {
+        let (version, settings) = (self.version(), &self.0.shared.settings);
+        version.flush_due_by_size(settings)
+            || version.flush_due_by_age(settings, self.clock().now())
+    }
+
+    /// Flushes, stops accepting requests and releases the data folder. Versions handed out before
+    /// stay readable. Closing twice does nothing.
+    ///
+    /// # Errors
+    /// Those of flushing and syncing; the engine is closed all the same.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        let flushed = self.flush().await;
+        let stopped = self.request(Request::Close).await;
+        let thread = self.0.thread.lock().take();
+        let joined = run_blocking(move || Ok(thread.map(|thread| thread.join().is_ok()))).await;
+        drop(self.0.lock.lock().take());
+        match (flushed.and(stopped), joined) {
+            (Err(StorageError::Closed), Ok(None)) => Ok(()),
+            (result, _) => result,
+        }
+    }
+
+    /// Why writes are refused until the engine is opened again; `None` while all is well.
+    pub fn failure(&self) -> Option<String> {
+        self.0.shared.failure()
+    }
+
+    /// What the engine holds now.
+    pub fn stats(&self) -> EngineStats {
+        let version = self.version();
+        let segments = || version.all_measurements().flat_map(|m| m.segments());
+        EngineStats {
+            seq: version.seq(),
+            flushed: version.flushed,
+            memtable_rows: version.memory().rows,
+            memtable_bytes: version.memory().bytes,
+            wal_bytes: self.0.shared.log_bytes.load(Ordering::Relaxed),
+            logs: version.logs().len(),
+            databases: version.databases().count(),
+            measurements: version.all_measurements().count(),
+            segments: segments().count(),
+            segment_bytes: segments().map(|segment| segment.bytes).sum(),
+            segment_rows: segments().map(|segment| segment.rows).sum(),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// Held by whoever compacts.
+    pub(crate) fn compacting(&self) -> &AsyncMutex<()> {
+        &self.0.compacting
+    }
+
+    /// Commits the edits of a plan that adds these files. If the plan is refused they are deleted;
+    /// if it may have been committed after all they stay, and the next open decides.
+    pub(crate) async fn edit_adding(
+        &self,
+        paths: Vec<String>,
+        plan: Plan,
+    ) -> Result<Arc<Version>, StorageError> {
+        let edited = self.request(|reply| Request::Edit(plan, reply)).await;
+        match edited {
+            Ok(_) | Err(StorageError::Poisoned { .. } | StorageError::Closed) => {}
+            Err(_) => self.delete_unneeded(&paths).await,
+        }
+        edited
+    }
+
+    /// Deletes files; one that stays costs space until the next open, nothing else.
+    pub(crate) async fn delete_unneeded(&self, paths: &[String]) {
+        for path in paths {
+            if let Err(error) = self.0.shared.files.delete(path).await {
+                let error = &error as &dyn std::error::Error;
+                warn!(path, error, "could not delete a file that is not needed");
+            }
+        }
+    }
+
+    async fn request<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, StorageError> {
+        let queue = self.0.queue.as_ref().ok_or(StorageError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        queue.send(request(reply)).await.map_err(|_| self.shared().unanswered())?;
+        answer.await.map_err(|_| self.shared().unanswered())?
+    }
+}
+
+/// The commit thread has a runtime of its own, so it outlives whichever runtime a caller is on.
+fn start_thread(
+    committer: Committer,
+    requests: mpsc::Receiver<Request>,
+) -> Result<std::thread::JoinHandle<()>, StorageError> {
+    let start = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let run = move || runtime.block_on(committer.run(requests));
+        std::thread::Builder::new().name("highwater-commit".to_owned()).spawn(run)
+    };
+    start().map_err(|source| StorageError::Io {
+        action: "start",
+        path: "the commit thread".to_owned(),
+        source: Box::new(source),
+    })
+}
+
+impl Drop for Inner {
+    /// Waits until everything accepted is written, so that the folder is free when this returns.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            warn!("the commit thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What can go wrong in storage.
+
+use highwater_core::{ErrorKind, FieldType, MeasurementId, TimeRange};
+
+/// An error of the storage engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The object store or the file system refused.
+    #[error("could not {action} {path}")]
+    Io {
+        /// What was tried, as a verb: `read`, `write`, `list`, `delete`, `sync`.
+        action: &'static str,
+        /// Path relative to the data folder.
+        path: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{path} is damaged at byte {offset}: {reason}; restore the file from a backup")]
+    Corrupt {
+        /// Path relative to the data folder.
+        path: String,
+        /// Where in the file, as far as known.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Parquet segment could not be written or decoded.
+    #[error("could not encode or decode segment {path}")]
+    Parquet {
+        /// Path relative to the data folder.
+        path: String,
+        /// The cause.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// Columns could not be combined.
+    #[error("could not combine columns")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A sync failed earlier, so nothing more can be promised until the engine is reopened.
+    #[error(
+        "writes are refused since a sync failed ({reason}); free space or repair the disk, then restart"
+    )]
+    Poisoned {
+        /// The failure that stopped writes.
+        reason: String,
+    },
+    /// The data folder is in use by another process.
+    #[error("data folder {path} is in use by another process")]
+    Locked {
+        /// The folder.
+        path: String,
+    },
+    /// The engine is shutting down.
+    #[error("the storage engine is closed")]
+    Closed,
+    /// Memory for points not yet in segments is used up; try again after the next flush.
+    #[error(
+        "{memtable_bytes} bytes wait to be flushed, the limit is {limit_bytes}; try again shortly"
+    )]
+    Overloaded {
+        /// Bytes held now.
+        memtable_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// No such measurement.
+    #[error("there is no measurement {0}")]
+    NoSuchMeasurement(MeasurementId),
+    /// A field is declared or replaced with a different type.
+    #[error("field {field} of {measurement} is {stored}, not {written}")]
+    FieldTypeConflict {
+        /// The measurement.
+        measurement: MeasurementId,
+        /// The field.
+        field: String,
+        /// Its type so far.
+        stored: FieldType,
+        /// The type asked for.
+        written: FieldType,
+    },
+    /// A delete reaches into time whose points have already expired.
+    #[error("cannot delete in {range} of {measurement}: {reason}")]
+    DeleteRefused {
+        /// The measurement.
+        measurement: MeasurementId,
+        /// The range concerned.
+        range: TimeRange,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A manifest commit was prepared on a state that has changed since.
+    #[error("{what} changed in between; look and try again")]
+    Conflict {
+        /// What changed.
+        what: String,
+    },
+    /// The request is not one the engine can carry out.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl StorageError {
+    /// What the caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            StorageError::Io { .. }
+            | StorageError::Poisoned { .. }
+            | StorageError::Locked { .. }
+            | StorageError::Closed
+            | StorageError::Overloaded { .. } => ErrorKind::Unavailable,
+            StorageError::Corrupt { .. } | StorageError::Parquet { .. } => ErrorKind::Corrupt,
+            StorageError::NoSuchMeasurement(_) => ErrorKind::NotFound,
+            StorageError::FieldTypeConflict { .. }
+            | StorageError::DeleteRefused { .. }
+            | StorageError::Conflict { .. } => ErrorKind::Conflict,
+            StorageError::Invalid(_) => ErrorKind::Invalid,
+            StorageError::Arrow(_) => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The only door to the disk: objects that appear whole or not at all, and logs that grow.
+//!
+//! Paths are relative to the data folder, with `/` between names and names already encoded, for
+//! example `manifest/00000000000000000007.edit`. Reading and listing go through `object_store`,
+//! so a folder and a bucket look the same; writing into a folder does not, because
+//! `object_store` never syncs.
+
+mod folder;
+mod journal;
+mod log;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parking_lot::Mutex;
+
+use crate::error::StorageError;
+use folder::Folder;
+use journal::{FileStep, Journal};
+use log::MemoryLog;
+
+pub(crate) use log::LogFile;
+
+/// What [`FileStore::put`] does when the path is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PutKind {
+    /// It fails with [`StorageError::Conflict`] and changes nothing.
+    Create,
+    /// It replaces the object.
+    Overwrite,
+}
+
+/// The files of one data folder. Shared by reference counting.
+#[derive(Debug)]
+pub(crate) struct FileStore {
+    objects: Arc<dyn ObjectStore>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Local(Arc<Folder>),
+    Memory { logs: Mutex<BTreeMap<String, MemoryLog>>, journal: Arc<Journal> },
+}
+
+impl FileStore {
+    /// The files in `folder`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if it cannot be created or opened.
+    pub(crate) fn local(folder: &Path) -> Result<Arc<FileStore>, StorageError> {
+        let shown = folder.display().to_string();
+        let folder = Folder::open(folder).map_err(|e| io("create", &shown, e))?;
+        let objects =
+            LocalFileSystem::new_with_prefix(folder.root()).map_err(|e| io("open", &shown, e))?;
+        let place = Place::Local(Arc::new(folder));
+        Ok(Arc::new(FileStore { objects: Arc::new(objects), place }))
+    }
+
+    /// Files that live as long as the value.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests keep files in memory"))]
+    pub(crate) fn in_memory() -> Arc<FileStore> {
+        let place = Place::Memory { logs: Mutex::default(), journal: Arc::default() };
+        Arc::new(FileStore { objects: Arc::new(InMemory::new()), place })
+    }
+
+    /// What happened so far to files in memory.
+    ///
+    /// # Panics
+    /// If the files are not in memory.
+    #[cfg(test)]
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        match &self.place {
+            Place::Memory { journal, .. } => journal,
+            Place::Local(_) => panic!("only files in memory have a journal"),
+        }
+    }
+
+    /// The objects, for readers that fetch ranges themselves.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Writes a whole object. It is there, complete and synced, when this returns; it is not there
+    /// at all, or the one before it still is, when the machine stops earlier.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if the path is taken and `kind` is [`PutKind::Create`];
+    /// [`StorageError::Io`] otherwise.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        kind: PutKind,
+    ) -> Result<(), StorageError> {
+        let location = object_path(path)?;
+        match &self.place {
+            Place::Local(folder) => {
+                let (folder, path) = (Arc::clone(folder), path.to_owned());
+                run_blocking(move || folder.put(&path, &bytes, kind)).await
+            }
+            Place::Memory { journal, .. } => {
+                journal.note(FileStep::Put { path: path.to_owned(), bytes: bytes.clone() })?;
+                let mode = match kind {
+                    PutKind::Create => PutMode::Create,
+                    PutKind::Overwrite => PutMode::Overwrite,
+                };
+                match self.objects.put_opts(&location, bytes.into(), PutOptions::from(mode)).await {
+                    Ok(_) => Ok(()),
+                    Err(object_store::Error::AlreadyExists { .. }) => Err(taken(path)),
+                    Err(source) => Err(io("write", path, source)),
+                }
+            }
+        }
+    }
+
+    /// The bytes of an object or log.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is missing, since only files that must exist are read;
+    /// [`StorageError::Io`] otherwise.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, StorageError> {
+        if let Some(log) = self.memory_log(path) {
+            return Ok(log.bytes());
+        }
+        let missing = |source| match source {
+            object_store::Error::NotFound { .. } => {
+                let reason = "the file is missing".to_owned();
+                StorageError::Corrupt { path: path.to_owned(), offset: 0, reason }
+            }
+            source => io("read", path, source),
+        };
+        let found = self.objects.get(&object_path(path)?).await.map_err(missing)?;
+        found.bytes().await.map_err(|e| io("read", path, e))
+    }
+
+    /// Paths and sizes of all files below the folder `prefix`, ascending by path.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if the store refuses.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StorageError> {
+        let objects = self.objects.list(Some(&object_path(prefix)?));
+        let mut found: Vec<(String, u64)> = objects
+            .map_ok(|object| (object.location.to_string(), object.size))
+            .try_collect()
+            .await
+            .map_err(|e| io("list", prefix, e))?;
+        if let Place::Memory { logs, .. } = &self.place {
+            let below = format!("{}/", prefix.trim_end_matches('/'));
+            let logs = logs.lock();
+            let logs = logs.iter().filter(|(path, _)| path.starts_with(&below));
+            found.extend(logs.map(|(path, log)| (path.clone(), log.bytes().len() as u64)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Deletes an object or log; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if the store refuses.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), StorageError> {
+        if let Place::Memory { logs, journal } = &self.place {
+            journal.note(FileStep::Delete { path: path.to_owned() })?;
+            if logs.lock().remove(path).is_some() {
+                return Ok(());
+            }
+        }
+        match self.objects.delete(&object_path(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(io("delete", path, source)),
+        }
+    }
+
+    /// A new, empty log that exists durably. Blocking.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if the path is taken; [`StorageError::Io`] otherwise.
+    pub(crate) fn create_log(&self, path: &str) -> Result<Box<dyn LogFile>, StorageError> {
+        object_path(path)?;
+        match &self.place {
+            Place::Local(folder) => Ok(Box::new(folder.create_log(path)?)),
+            Place::Memory { logs, journal } => {
+                let mut logs = logs.lock();
+                if logs.contains_key(path) {
+                    return Err(taken(path));
+                }
+                let log = MemoryLog::new(path, journal)?;
+                logs.insert(path.to_owned(), log.clone());
+                Ok(Box::new(log))
+            }
+        }
+    }
+
+    /// Cuts a log to its first `len` bytes, durably. Blocking.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if it does not exist or cannot be cut.
+    pub(crate) fn truncate_log(&self, path: &str, len: u64) -> Result<(), StorageError> {
+        match (&self.place, self.memory_log(path)) {
+            (Place::Local(folder), _) => folder.truncate(path, len),
+            (Place::Memory { .. }, Some(log)) => log.truncate(len),
+            (Place::Memory { .. }, None) => Err(io("truncate", path, "the log does not exist")),
+        }
+    }
+
+    /// Removes what unfinished writes of an earlier process left behind. Blocking; to be called
+    /// by the one process that holds the lock of the data folder.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if the remains cannot be removed.
+    pub(crate) fn remove_unfinished(&self) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Local(folder) => folder.remove_unfinished(),
+            Place::Memory { .. } => Ok(()),
+        }
+    }
+
+    fn memory_log(&self, path: &str) -> Option<MemoryLog> {
+        match &self.place {
+            Place::Local(_) => None,
+            Place::Memory { logs, .. } => logs.lock().get(path).cloned(),
+        }
+    }
+}
+
+/// Checks and converts a path relative to the data folder.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if it could leave the data folder or name a folder.
+pub(crate) fn object_path(path: &str) -> Result<ObjectPath, StorageError> {
+    ObjectPath::parse(path).map_err(|e| StorageError::Invalid(format!("no path of a file: {e}")))
+}
+
+fn taken(path: &str) -> StorageError {
+    StorageError::Conflict { what: path.to_owned() }
+}
+
+fn io(
+    action: &'static str,
+    path: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StorageError {
+    StorageError::Io { action, path: path.to_owned(), source: source.into() }
+}
+
+/// Runs work that blocks or takes long off the asynchronous threads; a panic goes on here.
+pub(crate) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StorageError::Closed),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! The storage engine of Highwater: durable writes and ordered scans of deduplicated points.
+//!
+//! Storage knows measurements, commits and ranges of event time. It never hears of SQL,
+//! aggregates or wire formats.
+//!
+//! Reading order: `engine` is the door, `committer` the one writer behind it, `version` what readers
+//! see. Points go through `write`, `wal`, `memtable`, `flush` and `segment` to `scan`; `manifest` says
+//! what is live, `recovery` brings it back, `compaction` tidies up.
+
+mod changes;
+mod columns;
+mod commit;
+mod committer;
+mod compaction;
+mod delete;
+mod engine;
+mod error;
+mod file_store;
+mod flush;
+mod inspect;
+mod manifest;
+mod memtable;
+mod planned;
+mod recovery;
+mod scan;
+mod segment;
+mod series;
+mod settings;
+mod version;
+mod wal;
+mod worker;
+mod write;
+
+pub use changes::ChangeMap;
+pub use commit::{Commit, Replacement};
+pub use engine::{Engine, EngineStats};
+pub use error::StorageError;
+pub use inspect::describe_file;
+pub use manifest::{
+    Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, Tombstone,
+};
+pub use scan::{Scan, ScanDescription, ScanRequest};
+pub use segment::{SegmentMeta, TagBounds};
+pub use settings::{Durability, Settings};
+pub use version::{Measurement, Version};
+pub use write::{RefusedLine, WriteMode, WriteReport};

@@ -1,0 +1,140 @@
+//! Reading a log, and telling an end that was never durable from damage.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_core::SequenceNumber;
+use tracing::warn;
+
+use super::encoding::Malformed;
+use super::frame::{self, FILE_HEADER};
+use super::log_path;
+use super::record::{Record, SeriesNames, decode};
+use crate::error::StorageError;
+use crate::file_store::{FileStore, run_blocking};
+
+/// All records of a log that the manifest names, in commit order. `is_last` says that no newer log
+/// is named: then the end of this one may never have become durable, and is cut off.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] if the file is missing or damaged where it was durable once.
+pub(crate) async fn read_log(
+    files: &Arc<FileStore>,
+    number: u64,
+    is_last: bool,
+) -> Result<Vec<Record>, StorageError> {
+    let path = log_path(number);
+    let bytes = files.get(&path).await?;
+    let files = Arc::clone(files);
+    run_blocking(move || {
+        let len = bytes.len() as u64;
+        let mut reader = WalReader::new(&path, bytes, is_last)?;
+        let records = reader.by_ref().collect::<Result<Vec<Record>, StorageError>>()?;
+        if let Some(kept) = reader.torn_at() {
+            warn!(path, kept, cut = len - kept, "cut off the end of the log, which is incomplete");
+        }
+        if is_last {
+            // What was read may have been written and never synced; from now on it counts.
+            files.truncate_log(&path, reader.offset())?;
+        }
+        Ok(records)
+    })
+    .await
+}
+
+/// The records of one log, in commit order. After an error there are no more.
+#[derive(Debug)]
+pub(crate) struct WalReader {
+    path: String,
+    is_last: bool,
+    bytes: Bytes,
+    offset: usize,
+    last: SequenceNumber,
+    names: SeriesNames,
+    torn_at: Option<u64>,
+    has_failed: bool,
+}
+
+impl WalReader {
+    /// Reads the file `bytes`; `path` is for messages, `is_last` as in [`read_log`].
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is not a log that this release reads.
+    pub(crate) fn new(path: &str, bytes: Bytes, is_last: bool) -> Result<WalReader, StorageError> {
+        let path = path.to_owned();
+        if !bytes.starts_with(FILE_HEADER) {
+            let reason = "it does not begin like a log that this release reads".to_owned();
+            return Err(StorageError::Corrupt { path, offset: 0, reason });
+        }
+        Ok(WalReader {
+            path,
+            is_last,
+            bytes,
+            offset: FILE_HEADER.len(),
+            last: SequenceNumber::ZERO,
+            names: SeriesNames::default(),
+            torn_at: None,
+            has_failed: false,
+        })
+    }
+
+    /// Where the file has to be cut before another log follows, because what is there was never
+    /// durable. Known once all records have been read.
+    pub(crate) fn torn_at(&self) -> Option<u64> {
+        self.torn_at
+    }
+
+    /// Bytes up to the end of the last record.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset as u64
+    }
+
+    fn read_next(&mut self) -> Result<Option<Record>, StorageError> {
+        let bytes = self.bytes.slice(self.offset..);
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let frame = match frame::read(&bytes) {
+            Ok(frame) => frame,
+            Err(damage) => return self.end_at(damage).map(|()| None),
+        };
+        if frame.seq <= self.last {
+            return Err(self.corrupt(Malformed("its commit does not come after the one before")));
+        }
+        let record = decode(&frame, &mut self.names).map_err(|damage| self.corrupt(damage))?;
+        self.offset += frame.bytes;
+        self.last = frame.seq;
+        Ok(Some(record))
+    }
+
+    /// Ends the log before a frame that cannot be read.
+    fn end_at(&mut self, damage: Malformed) -> Result<(), StorageError> {
+        if !self.is_last || frame::was_durable(&self.bytes, self.offset, self.last) {
+            return Err(self.corrupt(damage));
+        }
+        self.torn_at = Some(self.offset as u64);
+        Ok(())
+    }
+
+    fn corrupt(&self, damage: Malformed) -> StorageError {
+        let Malformed(reason) = damage;
+        StorageError::Corrupt {
+            path: self.path.clone(),
+            offset: self.offset as u64,
+            reason: format!("a record cannot be read: {reason}"),
+        }
+    }
+}
+
+impl Iterator for WalReader {
+    type Item = Result<Record, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_failed || self.torn_at.is_some() {
+            return None;
+        }
+        let next = self.read_next();
+        self.has_failed = next.is_err();
+        next.transpose()
+    }
+}

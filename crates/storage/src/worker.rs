@@ -1,0 +1,83 @@
+//! Background work on the real clock: flushing when memtables are large or old, compacting when
+//! segments have come.
+//!
+//! Two loops, so that a long compaction never keeps memtables from being flushed. With a clock
+//! that is moved by hand nobody runs them; whoever moves the clock asks for the work.
+
+use std::time::Duration;
+
+use tokio::select;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::engine::Engine;
+use crate::error::StorageError;
+
+/// How often memtables are looked at for their age.
+const FLUSH_CHECK: Duration = Duration::from_secs(1);
+/// How often segments are looked at, should nothing have woken the loop.
+const COMPACTION_CHECK: Duration = Duration::from_secs(30);
+/// Pause after a failure, so that a full disk is not hammered.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Why a loop goes round.
+enum Wake {
+    /// Something happened that may make work due.
+    Work,
+    /// The engine is to stop.
+    Stop,
+}
+
+impl Engine {
+    /// Flushes and compacts whenever that is due, until `stop`. Failures are logged and tried
+    /// again; nothing is lost by them.
+    pub async fn run_background(self, stop: CancellationToken) {
+        tokio::join!(self.flush_loop(&stop), self.compaction_loop(&stop));
+    }
+
+    async fn flush_loop(&self, stop: &CancellationToken) {
+        loop {
+            let wake = select! {
+                () = stop.cancelled() => Wake::Stop,
+                () = self.shared().flush_due.notified() => Wake::Work,
+                () = sleep(FLUSH_CHECK) => Wake::Work,
+            };
+            match wake {
+                Wake::Stop => return,
+                Wake::Work if self.flush_due() => {
+                    pause_if_failed("flush", self.flush().await, stop).await
+                }
+                Wake::Work => {}
+            }
+        }
+    }
+
+    async fn compaction_loop(&self, stop: &CancellationToken) {
+        loop {
+            let wake = select! {
+                () = stop.cancelled() => Wake::Stop,
+                () = self.shared().segments_changed.notified() => Wake::Work,
+                () = sleep(COMPACTION_CHECK) => Wake::Work,
+            };
+            match wake {
+                Wake::Stop => return,
+                Wake::Work => pause_if_failed("compaction", self.compact().await, stop).await,
+            }
+        }
+    }
+}
+
+async fn pause_if_failed<T>(
+    what: &'static str,
+    result: Result<T, StorageError>,
+    stop: &CancellationToken,
+) {
+    if let Err(failure) = result {
+        error!(error = &failure as &dyn std::error::Error, "{what} failed and will be tried again");
+        select! {
+            () = stop.cancelled() => {}
+            () = sleep(PAUSE_AFTER_FAILURE) => {}
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Acceptance tests: a real server, asked from outside. Tests are named after the rows of
+//! `docs/requirements.md` that they check.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod aggregates;
+mod cli;
+mod continuous_aggregates;
+mod declarative_aggregates;
+mod demo;
+mod http;
+mod kill9;
+mod oracle;
+mod query;
+mod random;
+mod real_data;
+mod start;
+mod tidy;
+mod write;
+
+use highwater_tests::{Launch, TestServer};
+
+/// How to start the server under test.
+fn launch() -> Launch {
+    Launch::of(env!("CARGO_BIN_EXE_highwater-under-test"))
+}
+
+/// A fresh server with an empty data folder and a manual clock.
+fn server() -> TestServer {
+    launch().start()
+}
+
+/// A fresh server with this rule file.
+fn with_rules(yaml: &str) -> TestServer {
+    launch().rules(yaml).start()
+}
+
+/// What the API says about an aggregate.
+#[track_caller]
+fn aggregate(server: &TestServer, name: &str) -> serde_json::Value {
+    server.get(&format!("/api/v1/aggregates/{name}")).expect(200).json()
+}

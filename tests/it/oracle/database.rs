@@ -1,0 +1,169 @@
+//! The database under test, in process, over a folder that outlives it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use highwater_aggregation::{Aggregates, AggregationSettings, Rules};
+use highwater_core::{Clock, MeasurementId, MockClock, TimeRange, Timestamp};
+use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
+use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
+use highwater_storage::{Engine, Settings, WriteMode};
+use tempfile::TempDir;
+
+use super::model::{Point, float_cell};
+
+/// A missing value in the cells of an answer.
+pub(crate) const NULL: &str = "NULL";
+/// The database of the test.
+const DATABASE: &str = "t";
+
+/// An engine with aggregates, a manual clock and a folder.
+pub(crate) struct Database {
+    pub(crate) aggregates: Aggregates,
+    pub(crate) clock: Arc<MockClock>,
+    folder: TempDir,
+}
+
+impl Database {
+    pub(crate) async fn create(rules: &str, now: i64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let clock = Arc::new(MockClock::at(Timestamp::from_nanos(now)));
+        let aggregates = open(folder.path(), &clock).await;
+        let rules = Rules::load([("rules.yml".to_owned(), rules.to_owned())]);
+        aggregates.apply_rules(&rules.unwrap()).await.unwrap();
+        Database { aggregates, clock, folder }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.aggregates.engine()
+    }
+
+    /// Writes points, all of which have to be taken.
+    pub(crate) async fn write(&self, points: &[Point]) {
+        let lines: Vec<String> = points.iter().map(Point::line).collect();
+        let version = self.engine().version();
+        let schema_of = |measurement: &str| {
+            let id = MeasurementId::new(DATABASE, measurement);
+            version.measurement(&id).map(|measurement| Arc::clone(measurement.schema()))
+        };
+        let options = Options {
+            precision: Precision::Nanosecond,
+            default_time: self.clock.now(),
+            limits: &Limits::default(),
+            schema_of: &schema_of,
+        };
+        let parsed = parse_with(lines.join("\n").as_bytes(), &options);
+        assert_eq!(parsed.refused, []);
+        let written = self.engine().write(DATABASE, parsed.batches, WriteMode::AllOrNothing).await;
+        assert_eq!(written.unwrap().refused.len(), 0);
+    }
+
+    pub(crate) async fn flush(&self) {
+        self.engine().flush().await.unwrap();
+    }
+
+    pub(crate) async fn compact(&self) {
+        self.engine().compact().await.unwrap();
+    }
+
+    /// Lets the background work until nothing is due.
+    pub(crate) async fn drain(&self) {
+        for _ in 0..100 {
+            if self.aggregates.tick().await.unwrap() == 0 {
+                return;
+            }
+        }
+        panic!("the background never rests");
+    }
+
+    pub(crate) async fn refresh(&self, name: &str, window: Option<(i64, i64)>) {
+        let at = Timestamp::from_nanos;
+        let window = window.map(|(start, end)| TimeRange::new(at(start), at(end)));
+        self.aggregates.refresh(DATABASE, name, window).await.unwrap();
+    }
+
+    pub(crate) async fn enable(&self, name: &str, enabled: bool) {
+        self.aggregates.set_enabled(DATABASE, name, enabled).await.unwrap();
+    }
+
+    pub(crate) fn last_processed(&self, name: &str) -> Option<Timestamp> {
+        self.aggregates.get(DATABASE, name).unwrap().last_processed
+    }
+
+    pub(crate) async fn reopen(self) -> Self {
+        self.engine().close().await.unwrap();
+        let Database { aggregates, clock, folder } = self;
+        drop(aggregates);
+        let aggregates = open(folder.path(), &clock).await;
+        Database { aggregates, clock, folder }
+    }
+
+    /// Opens the files as they lie there, as if the process had died.
+    pub(crate) async fn crash(self) -> Self {
+        let folder = TempDir::new().unwrap();
+        copy(self.folder.path(), folder.path());
+        let clock = Arc::clone(&self.clock);
+        drop(self);
+        let aggregates = open(folder.path(), &clock).await;
+        Database { aggregates, clock, folder }
+    }
+
+    /// The rows of an answer, sorted.
+    pub(crate) async fn rows(&self, freshness: Freshness, sql: &str) -> Vec<Vec<String>> {
+        let options = SessionOptions { freshness, ..SessionOptions::of(DATABASE) };
+        let session = self.aggregates.query_engine().session(options);
+        let answer = match session.sql(sql, Params::None).await {
+            Ok(answer) => answer.collect().await,
+            Err(error) => Err(error),
+        };
+        let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut rows: Vec<Vec<String>> = answer
+            .iter()
+            .flat_map(|batch| {
+                let row = |row| batch.columns().iter().map(|c| cell(c.as_ref(), row)).collect();
+                (0..batch.num_rows()).map(row).collect::<Vec<Vec<String>>>()
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+}
+
+async fn open(folder: &Path, clock: &Arc<MockClock>) -> Aggregates {
+    let settings = Settings { flush_points: 300, compact_segments: 2, ..Settings::default() };
+    let engine = Engine::open(folder, settings, Arc::clone(clock) as Arc<dyn Clock>).await.unwrap();
+    Aggregates::open(engine, AggregationSettings::default(), QueryLimits::default()).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// A value as text: times in nanoseconds, floats with their bits.
+fn cell(column: &dyn Array, row: usize) -> String {
+    if column.is_null(row) {
+        return NULL.to_owned();
+    }
+    match column.data_type() {
+        DataType::Float64 => float_cell(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Timestamp(..) => {
+            column.as_primitive::<TimestampNanosecondType>().value(row).to_string()
+        }
+        _ => {
+            let format = FormatOptions::default();
+            ArrayFormatter::try_new(column, &format).unwrap().value(row).to_string()
+        }
+    }
+}

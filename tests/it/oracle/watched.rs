@@ -1,0 +1,204 @@
+//! The aggregates under test, each with the query over points that it should equal.
+
+use highwater_core::{Bucket, Timestamp};
+
+/// Kinds of aggregates: tags and fields as groups, conditions, calendar months, all time, a
+/// declared time, and three levels.
+pub(crate) const RULES: &str = "
+databases:
+  t:
+    measurements: [{name: m, columns: {at: timestamp}}]
+    aggregates:
+      - name: m_1m
+        source: m
+        interval: 1m
+        group_by: [host]
+        aggregations:
+          - {function: count}
+          - {field: v, function: [count, sum, mean, min, max, first, last]}
+          - {field: n, function: [sum, mean, min, first, last]}
+        refresh: {strategy: periodic, every: 10s}
+      - {name: m_1h, source: m_1m, interval: 1h, refresh: {every: 1m}}
+      - {name: m_1d, source: m_1h, interval: 1d, refresh: {every: 1m}}
+      - name: some_1h
+        source: m
+        interval: 1h
+        where: \"v > 0.25 AND (dc = 'x' OR dc IS NULL)\"
+        group_by: [dc]
+        aggregations: [{field: v, function: [sum, count]}, {field: n, function: max, as: top}]
+        refresh: {every: 10s}
+      - name: m_month
+        source: m
+        interval: 1mo
+        aggregations: [{field: v, function: [sum, mean]}, {field: n, function: sum}]
+        refresh: {every: 10s}
+      - name: by_state
+        source: m
+        group_by: [s]
+        aggregations: [{function: count}, {field: v, function: [sum, last]}]
+        refresh: {every: 10s}
+      - name: all_5m
+        source: m
+        interval: 5m
+        group_by: '*'
+        aggregations: [{field: v, function: mean}, {field: s, function: [first, max]}, {field: b, function: last}]
+        refresh: {strategy: on_demand}
+      - name: placed
+        source: m
+        interval: 1d
+        time_column: at
+        group_by: [host]
+        aggregations: [{function: count}, {field: v, function: [sum, first]}]
+        refresh: {every: 10s}
+";
+
+/// One aggregate.
+pub(crate) struct Watched {
+    pub(crate) name: &'static str,
+    /// Width of the buckets, and what is bucketed.
+    bucket: Option<(&'static str, &'static str)>,
+    groups: Groups,
+    condition: &'static str,
+    outputs: &'static [(&'static str, &'static str)],
+    /// Whether the schedule refreshes it.
+    pub(crate) is_scheduled: bool,
+}
+
+enum Groups {
+    Columns(&'static [&'static str]),
+    AllTags,
+}
+
+const BY_HOST: &[(&str, &str)] = &[
+    ("count", "count(*)"),
+    ("v_count", "count(v)"),
+    ("v_sum", "sum(v)"),
+    ("v_mean", "mean(v)"),
+    ("v_min", "min(v)"),
+    ("v_max", "max(v)"),
+    ("v_first", "first(v)"),
+    ("v_last", "last(v)"),
+    ("n_sum", "sum(n)"),
+    ("n_mean", "mean(n)"),
+    ("n_min", "min(n)"),
+    ("n_first", "first(n)"),
+    ("n_last", "last(n)"),
+];
+
+const fn by_host(name: &'static str, width: &'static str) -> Watched {
+    Watched {
+        name,
+        bucket: Some((width, "time")),
+        groups: Groups::Columns(&["host"]),
+        condition: "true",
+        outputs: BY_HOST,
+        is_scheduled: true,
+    }
+}
+
+pub(crate) const WATCHED: [Watched; 8] = [
+    by_host("m_1m", "1m"),
+    by_host("m_1h", "1h"),
+    by_host("m_1d", "1d"),
+    Watched {
+        name: "some_1h",
+        bucket: Some(("1h", "time")),
+        groups: Groups::Columns(&["dc"]),
+        condition: "v > 0.25 AND (dc = 'x' OR dc IS NULL)",
+        outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
+        is_scheduled: true,
+    },
+    Watched {
+        name: "m_month",
+        bucket: Some(("1mo", "time")),
+        groups: Groups::Columns(&[]),
+        condition: "true",
+        outputs: &[("v_sum", "sum(v)"), ("v_mean", "mean(v)"), ("n_sum", "sum(n)")],
+        is_scheduled: true,
+    },
+    Watched {
+        name: "by_state",
+        bucket: None,
+        groups: Groups::Columns(&["s"]),
+        condition: "true",
+        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_last", "last(v)")],
+        is_scheduled: true,
+    },
+    Watched {
+        name: "all_5m",
+        bucket: Some(("5m", "time")),
+        groups: Groups::AllTags,
+        condition: "true",
+        outputs: &[
+            ("v_mean", "mean(v)"),
+            ("s_first", "first(s)"),
+            ("s_max", "max(s)"),
+            ("b_last", "last(b)"),
+        ],
+        is_scheduled: false,
+    },
+    Watched {
+        name: "placed",
+        bucket: Some(("1d", "at")),
+        groups: Groups::Columns(&["host"]),
+        condition: "at IS NOT NULL",
+        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_first", "first(v)")],
+        is_scheduled: true,
+    },
+];
+
+impl Watched {
+    fn groups(&self, columns: &[&'static str]) -> Vec<&'static str> {
+        match self.groups {
+            Groups::Columns(groups) => groups.to_vec(),
+            Groups::AllTags => {
+                let tags = ["dc", "host", "rack"];
+                tags.into_iter().filter(|tag| columns.contains(tag)).collect()
+            }
+        }
+    }
+
+    /// The query over the aggregate; `columns` are those of the measurement.
+    pub(crate) fn read(&self, columns: &[&'static str]) -> String {
+        let time = self.bucket.map(|_| "time");
+        let outputs = self.outputs.iter().map(|(name, _)| *name);
+        let selected = time.into_iter().chain(self.groups(columns)).chain(outputs);
+        let selected: Vec<String> = selected.map(|column| format!("\"{column}\"")).collect();
+        format!("SELECT {} FROM {}", selected.join(", "), self.name)
+    }
+
+    /// The same query over points.
+    pub(crate) fn direct(&self, columns: &[&'static str]) -> String {
+        let bucket = self.bucket.map(|(width, time)| format!("time_bucket('{width}', {time})"));
+        let groups = self.groups(columns).into_iter().map(str::to_owned);
+        let keys: Vec<String> = bucket.into_iter().chain(groups).collect();
+        let outputs = self.outputs.iter().map(|(_, expression)| (*expression).to_owned());
+        let selected: Vec<String> = keys.iter().cloned().chain(outputs).collect();
+        let grouping = match keys.is_empty() {
+            true => String::new(),
+            false => format!(" GROUP BY {}", keys.join(", ")),
+        };
+        let selected = selected.join(", ");
+        format!("SELECT {selected} FROM m WHERE {}{grouping}", self.condition)
+    }
+
+    /// The condition for buckets that are closed at `now`; those of a declared time and of all
+    /// time need not close.
+    pub(crate) fn closed(&self, now: Timestamp) -> String {
+        match self.bucket {
+            Some((width, "time")) => {
+                let bucket: Bucket = width.parse().unwrap();
+                format!(" WHERE time < '{}'", bucket.start_of(now))
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Whether a watermark is where one may stand.
+    pub(crate) fn is_boundary(&self, at: Timestamp) -> bool {
+        match self.bucket {
+            Some((width, "time")) => width.parse::<Bucket>().unwrap().is_boundary(at),
+            _ => Bucket::DAY.is_boundary(at),
+        }
+    }
+}
