@@ -64,6 +64,50 @@ time,host,usage_count,usage_first,usage_last,usage_max,usage_mean,usage_min,usag
 }
 
 #[test]
+fn s002_03_definition_and_validation() {
+    let server = server_with_cpu();
+    let hours = json!({ "name": "x", "source": "cpu", "interval": "1h", "group_by": ["host"],
+        "aggregations": [{ "field": "usage", "function": ["mean", "max"] }] });
+    let over = |source: &str, interval: &str| json!({ "name": "x", "source": source, "interval": interval });
+    let with = |key: &str, value: Value| {
+        let mut rule = hours.clone();
+        rule[key] = value;
+        rule
+    };
+    let twice = json!([{ "field": "usage", "function": "max" },
+        { "field": "temp", "function": "min", "as": "usage_max" }]);
+    for (rule, word) in [
+        (with("name", json!("")), "name"),
+        (with("source", json!("")), "source"),
+        (with("source", json!("x")), "itself"),
+        (with("interval", json!("0s")), "interval"),
+        (with("interval", json!("-1h")), "interval"),
+        (with("aggregations", json!([])), "aggregations"),
+        (with("aggregations", json!([{ "field": "usage", "function": "no" }])), "no"),
+        (with("aggregations", twice), "usage_max"),
+        (over("cpu_1h", "90m"), "90m"),
+    ] {
+        let refused = create(&server, &rule).expect(400);
+        assert_eq!(refused.code(), "invalid_definition", "{rule}");
+        assert!(refused.error().contains(word), "{rule}: {}", refused.error());
+    }
+    server.get("/api/v1/aggregates/x").expect(404);
+    create(&server, &hours).expect(201);
+    assert_eq!(server.q("SELECT usage_mean, usage_max FROM x WHERE host = 'b'"), "5.0,5.0");
+}
+
+#[test]
+fn s002_03_a_circle_is_printed() {
+    let rule = |name: &str, source: &str| {
+        format!("      - {{name: {name}, source: {source}, interval: 1h}}\n")
+    };
+    let circle = rule("a", "c") + &rule("b", "a") + &rule("c", "b");
+    let failure = launch().rules(&format!("databases:\n  t:\n    aggregates:\n{circle}"));
+    let stderr = failure.try_start().expect_err("a circle").stderr;
+    assert!(stderr.contains("a -> c -> b -> a"), "{stderr}");
+}
+
+#[test]
 fn s002_04_empty_start() {
     let server = server();
     assert_eq!(server.get("/api/v1/aggregates").expect(200).json(), json!({ "aggregates": [] }));
@@ -302,6 +346,29 @@ fn s002_20_definitions_travel() {
     let copy = second.get("/api/v1/aggregates/cpu_1h").expect(200).json();
     assert_eq!(copy["definition"], body["definition"]);
     create(&second, &copy["definition"]).expect(200);
+}
+
+/// The schedule and the clock of the machine: closed seconds are stored while points come in.
+#[test]
+fn s002_21_the_schedule_follows_the_clock_of_the_machine() {
+    let seconds = "databases:\n  t:\n    aggregates:\n      - name: cpu_1s\n        source: cpu\n        \
+                   interval: 1s\n        group_by: [host]\n        aggregations: [{function: count}, \
+                   {field: usage, function: [sum, max]}]\n        refresh: {every: 1s}\n";
+    let server = launch().rules(seconds).real_clock().start();
+    let closed = "FROM cpu_1s WHERE time < now() - INTERVAL '3 seconds'";
+    let mut written = 0;
+    let stored = || server.qm(&format!("SELECT count(*) {closed}")).parse::<u64>().unwrap();
+    while stored() < 5 {
+        assert!(written < 1_000_000, "the schedule stands still");
+        let lines: String =
+            (0..10).map(|i| format!("cpu,host=a usage={}\n", written + i)).collect();
+        server.w("ns", &lines);
+        written += 10;
+    }
+    let first = server.qm(&format!("SELECT * {closed} ORDER BY time LIMIT 5"));
+    let direct = "SELECT time_bucket('1s', time) AS t, host, count(*), sum(usage), max(usage) \
+                  FROM cpu GROUP BY t, host ORDER BY t LIMIT 5";
+    assert_eq!(first, server.q(direct));
 }
 
 #[test]

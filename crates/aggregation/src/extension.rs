@@ -118,6 +118,7 @@ impl Extension for AggregateTables {
     fn register(&self, registry: &mut Registry) {
         registry.scalar_functions.extend(functions::scalar_functions());
         registry.aggregate_functions.extend(functions::aggregate_functions());
+        registry.partial_functions.extend(functions::partial_functions());
         registry.analyzer_rules.extend(functions::analyzer_rules());
         registry.last_optimizer_rules.extend(functions::optimizer_rules());
     }

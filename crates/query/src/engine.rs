@@ -1,5 +1,6 @@
 //! What all sessions share: storage, extensions, and a planner set up once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
@@ -22,6 +26,7 @@ use crate::extension::{Extension, Registry};
 use crate::functions;
 use crate::functions::checked::CheckedIntegers;
 use crate::gapfill_exec::GapFillPlanner;
+use crate::grouping::GroupRuns;
 use crate::limits::Limits;
 use crate::options::SessionOptions;
 use crate::rules::correlation::CorrelatedAggregates;
@@ -138,6 +143,7 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
         .with_config(config())
         .with_runtime_env(runtime)
         .with_optimizer_rules(optimizer)
+        .with_physical_optimizer_rules(physical_rules(registry.partial_functions))
         .with_analyzer_rule(Arc::new(CorrelatedAggregates))
         .with_query_planner(Arc::new(Planner(planners)));
     for rule in registry.analyzer_rules {
@@ -154,6 +160,17 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     let mut state = builder.build();
     state.register_function_rewrite(Arc::new(CheckedIntegers))?;
     Ok(state)
+}
+
+/// DataFusion's physical rules, and the one that replaces its grouping of scanned rows.
+fn physical_rules(partials: BTreeSet<String>) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let distributes = |rule: &Arc<dyn PhysicalOptimizerRule + Send + Sync>| {
+        rule.name() == EnsureRequirements::new().name()
+    };
+    let before = rules.iter().position(distributes).unwrap_or(0);
+    rules.insert(before, Arc::new(GroupRuns { partials }));
+    rules
 }
 
 fn config() -> SessionConfig {

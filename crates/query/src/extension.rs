@@ -1,5 +1,6 @@
 //! The seam: how layers above add tables, functions, planner rules and statements.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -80,6 +81,8 @@ pub struct Registry {
     pub scalar_functions: Vec<Arc<ScalarUDF>>,
     /// Functions of many rows; they replace others of the same name.
     pub aggregate_functions: Vec<Arc<AggregateUDF>>,
+    /// Names of the aggregate functions whose answer is the one column of their state.
+    pub partial_functions: BTreeSet<String>,
     /// Functions over windows; they replace others of the same name.
     pub window_functions: Vec<Arc<WindowUDF>>,
     /// Run after DataFusion's analyzer rules, on plans with all types coerced.

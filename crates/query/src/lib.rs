@@ -16,6 +16,7 @@ pub mod error;
 pub mod extension;
 pub mod functions;
 mod gapfill_exec;
+mod grouping;
 mod insert;
 pub mod limits;
 pub mod options;

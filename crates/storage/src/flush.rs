@@ -18,6 +18,7 @@ use crate::file_store::run_blocking;
 use crate::manifest::{Edit, MeasurementKind};
 use crate::memtable::MemBatch;
 use crate::planned::Planned;
+use crate::segment::windows::windows;
 use crate::segment::{EncodedSegment, SegmentMeta, SegmentStore};
 use crate::version::{Measurement, Version};
 
@@ -75,7 +76,7 @@ struct Encoded {
     max_seq: SequenceNumber,
 }
 
-/// One segment per UTC day and memtable generation; there is more than one generation only after
+/// One segment per window of days and memtable generation; there is more than one generation only after
 /// a flush that failed.
 fn encode_frozen(
     measurement: &Measurement,
@@ -85,7 +86,8 @@ fn encode_frozen(
     let frozen = measurement.memtable.frozen();
     for generation in frozen.chunk_by(|a, b| Arc::ptr_eq(a.index(), b.index())) {
         let joined = MemBatch::join(generation)?;
-        for (day, rows) in live_rows(measurement, generation)? {
+        let days = live_rows(measurement, generation)?;
+        for (day, rows) in in_windows(measurement, days, store.window_rows()) {
             let mut writer = store.writer(measurement.id(), day, joined.schema())?;
             writer.write(&joined.sorted_rows(&rows.rows)?)?;
             let (min_seq, max_seq) = (rows.min_seq, rows.max_seq);
@@ -95,7 +97,7 @@ fn encode_frozen(
     Ok(encoded)
 }
 
-/// Rows of one UTC day, by position in all batches laid end to end.
+/// Rows of a day or window, by position in all batches laid end to end.
 struct DayRows {
     rows: Vec<u32>,
     min_seq: SequenceNumber,
@@ -128,6 +130,35 @@ fn live_rows(
         offset += batch.rows() as u32;
     }
     Ok(days)
+}
+
+/// The rows of each window with its first day. A day counts with the rows that its own segments
+/// hold already, so that a late point goes to its day and not to a window across others.
+fn in_windows(
+    measurement: &Measurement,
+    days: BTreeMap<Timestamp, DayRows>,
+    window_rows: u64,
+) -> Vec<(Timestamp, DayRows)> {
+    let mut stored: BTreeMap<Timestamp, u64> = BTreeMap::new();
+    for segment in measurement.segments() {
+        let day = segment.times.start.start_of_day();
+        if segment.times.end.saturating_sub(1).start_of_day() == day {
+            *stored.entry(day).or_default() += segment.rows;
+        }
+    }
+    let days = days.into_iter().map(|(day, own)| {
+        let rows = own.rows.len() as u64 + stored.get(&day).copied().unwrap_or(0);
+        ((day, own), rows)
+    });
+    let joined = |window: Vec<(Timestamp, DayRows)>| {
+        window.into_iter().reduce(|(first, mut all), (_, day)| {
+            all.rows.extend(day.rows);
+            all.min_seq = all.min_seq.min(day.min_seq);
+            all.max_seq = all.max_seq.max(day.max_seq);
+            (first, all)
+        })
+    };
+    windows(days, window_rows).into_iter().filter_map(joined).collect()
 }
 
 /// The edits that put stored segments in the place of what is frozen in `frozen`.

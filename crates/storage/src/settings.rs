@@ -33,6 +33,9 @@ pub struct Settings {
     pub max_memtable_bytes: usize,
     /// Segments of one day are joined when more than this many pile up. Default 8.
     pub compact_segments: usize,
+    /// Neighbouring days share a segment as long as they have no more points; with 0 each day has
+    /// its own. Default 65,536.
+    pub window_points: u64,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             flush_age_secs: 60,
             max_memtable_bytes: 256 << 20,
             compact_segments: 8,
+            window_points: 64 * 1024,
         }
     }
 }

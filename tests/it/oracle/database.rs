@@ -41,9 +41,9 @@ impl Database {
         self.aggregates.engine()
     }
 
-    /// Writes points, all of which have to be taken.
-    pub(crate) async fn write(&self, points: &[Point]) {
-        let lines: Vec<String> = points.iter().map(Point::line).collect();
+    /// Writes points and returns how many were refused, which only happens to those too old.
+    pub(crate) async fn write(&self, measurement: &str, points: &[Point]) -> usize {
+        let lines: Vec<String> = points.iter().map(|point| point.line(measurement)).collect();
         let version = self.engine().version();
         let schema_of = |measurement: &str| {
             let id = MeasurementId::new(DATABASE, measurement);
@@ -57,8 +57,19 @@ impl Database {
         };
         let parsed = parse_with(lines.join("\n").as_bytes(), &options);
         assert_eq!(parsed.refused, []);
-        let written = self.engine().write(DATABASE, parsed.batches, WriteMode::AllOrNothing).await;
-        assert_eq!(written.unwrap().refused.len(), 0);
+        if parsed.batches.is_empty() {
+            return 0;
+        }
+        let mode = WriteMode::StoreGoodLines;
+        let written = self.engine().write(DATABASE, parsed.batches, mode).await;
+        written.unwrap().refused.len()
+    }
+
+    /// Points before this time are gone for good.
+    pub(crate) fn floor(&self, measurement: &str) -> i64 {
+        let version = self.engine().version();
+        let measurement = version.measurement(&MeasurementId::new(DATABASE, measurement));
+        measurement.map_or(i64::MIN, |measurement| measurement.floor().as_nanos())
     }
 
     pub(crate) async fn flush(&self) {
@@ -133,7 +144,12 @@ impl Database {
 }
 
 async fn open(folder: &Path, clock: &Arc<MockClock>) -> Aggregates {
-    let settings = Settings { flush_points: 300, compact_segments: 2, ..Settings::default() };
+    let settings = Settings {
+        flush_points: 300,
+        compact_segments: 2,
+        window_points: 20,
+        ..Settings::default()
+    };
     let engine = Engine::open(folder, settings, Arc::clone(clock) as Arc<dyn Clock>).await.unwrap();
     Aggregates::open(engine, AggregationSettings::default(), QueryLimits::default()).unwrap()
 }

@@ -1,6 +1,9 @@
 //! The oracle: random histories, and after every step the question whether each aggregate equals
 //! the same query over deduplicated points, bit for bit.
 //!
+//! In half of the histories points expire. There the aggregates have to equal the query over all
+//! points that were ever taken, which a second measurement without retention keeps.
+//!
 //! `HIGHWATER_SEED` (a number, or `random`) chooses the history, `HIGHWATER_ORACLE_STEPS` its
 //! length, `HIGHWATER_ORACLE_RUNS` how many histories of consecutive seeds there are.
 
@@ -14,29 +17,39 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
-use highwater_core::time::NANOS_PER_HOUR;
+use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR};
 use highwater_core::{Clock, Timestamp};
 use highwater_query::Freshness;
 
 use self::database::Database;
-use self::model::Model;
+use self::model::{Deletion, Model, Point};
 use self::steps::{BASE, Step, any_step, first_point};
-use self::watched::{RULES, WATCHED};
+use self::watched::{RETENTION, RULES, WATCHED};
 use crate::random::Random;
+
+/// The measurement under test.
+const POINTS: &str = "m";
+/// Where points are kept for ever in a history in which they expire.
+const ALL_POINTS: &str = "m_all";
+/// How long points are kept, see [`RETENTION`].
+const KEPT: i64 = 2 * NANOS_PER_DAY;
 
 /// A history as it unfolds.
 struct History {
     database: Option<Database>,
+    expiring: bool,
     model: Model,
     enabled: BTreeMap<&'static str, bool>,
     watermarks: BTreeMap<&'static str, Timestamp>,
 }
 
 impl History {
-    async fn begin() -> Self {
+    async fn begin(expiring: bool) -> Self {
         let noon_of_the_third = BASE + 60 * NANOS_PER_HOUR;
+        let rules = if expiring { format!("{RULES}{RETENTION}") } else { RULES.to_owned() };
         History {
-            database: Some(Database::create(RULES, noon_of_the_third).await),
+            database: Some(Database::create(&rules, noon_of_the_third).await),
+            expiring,
             model: Model::default(),
             enabled: WATCHED.iter().map(|one| (one.name, true)).collect(),
             watermarks: BTreeMap::new(),
@@ -51,12 +64,20 @@ impl History {
         let database = self.database();
         match step {
             Step::Write(points) => {
-                database.write(points).await;
-                self.model.write(points);
+                let (kept, expired) = self.sorted_out(points);
+                assert_eq!(database.write(POINTS, points).await, expired);
+                if self.expiring {
+                    assert_eq!(database.write(ALL_POINTS, &kept).await, 0);
+                }
+                self.model.write(&kept);
             }
             Step::Delete(deletion) => {
-                database.rows(Freshness::Default, &deletion.sql()).await;
-                self.model.delete(deletion);
+                let deletion = self.possible(deletion);
+                database.rows(Freshness::Default, &deletion.sql(POINTS)).await;
+                if self.expiring {
+                    database.rows(Freshness::Default, &deletion.sql(ALL_POINTS)).await;
+                }
+                self.model.delete(&deletion);
             }
             Step::Flush => database.flush().await,
             Step::Compact => database.compact().await,
@@ -81,14 +102,34 @@ impl History {
         }
     }
 
+    /// Points before this time are not seen.
+    fn horizon(&self) -> i64 {
+        if self.expiring { self.database().clock.now().as_nanos() - KEPT } else { i64::MIN }
+    }
+
+    /// The points that are taken, and how many are too old.
+    fn sorted_out(&self, points: &[Point]) -> (Vec<Point>, usize) {
+        let horizon = self.horizon();
+        let kept: Vec<Point> = points.iter().filter(|p| p.time >= horizon).cloned().collect();
+        let expired = points.len() - kept.len();
+        (kept, expired)
+    }
+
+    /// The deletion without what lives on in sealed buckets only, which cannot be deleted.
+    fn possible(&self, deletion: &Deletion) -> Deletion {
+        let floor = self.database().floor(POINTS).max(deletion.start);
+        Deletion { start: floor, end: deletion.end.max(floor), ..deletion.clone() }
+    }
+
     /// Points are those of the model, aggregates those of the points, watermarks in order.
     async fn check(&mut self, step: &Step) {
         let columns: Vec<&'static str> = self.model.columns().collect();
-        let points = format!("SELECT time, {} FROM m", columns.join(", "));
+        let points = format!("SELECT time, {} FROM {POINTS}", columns.join(", "));
         let stored = self.database().rows(Freshness::Default, &points).await;
-        assert_rows(&points, &stored, &self.model.rows());
+        assert_rows(&points, &stored, &self.model.rows_since(self.horizon()));
+        let source = if self.expiring { ALL_POINTS } else { POINTS };
         for one in &WATCHED {
-            let (read, direct) = (one.read(&columns), one.direct(&columns));
+            let (read, direct) = (one.read(&columns), one.direct(source, &columns));
             let exact = self.database().rows(Freshness::Exact, &read).await;
             let expected = self.database().rows(Freshness::Default, &direct).await;
             assert_rows(&read, &exact, &expected);
@@ -142,15 +183,19 @@ fn assert_rows(what: &str, found: &[Vec<String>], expected: &[Vec<String>]) {
     );
 }
 
-async fn run(seed: u64, length: u64) {
+async fn run(seed: u64, length: u64, expiring: bool) {
     let mut random = Random::seeded(seed);
     let names: Vec<&'static str> = WATCHED.iter().map(|one| one.name).collect();
-    let mut history = History::begin().await;
+    let mut history = History::begin(expiring).await;
     let mut taken: Vec<Step> = Vec::new();
     for number in 0..length {
         let step = match number {
-            0 => Step::Write(vec![first_point()]),
-            _ => any_step(&mut random, &names, number * 100 / length),
+            0 => Step::Write(vec![first_point(BASE + NANOS_PER_DAY)]),
+            _ => {
+                let today = history.database().clock.now().start_of_day().as_nanos();
+                let base = if expiring { today - 2 * NANOS_PER_DAY } else { BASE };
+                any_step(&mut random, &names, base, number * 100 / length)
+            }
         };
         taken.push(step.clone());
         let outcome = AssertUnwindSafe(async {
@@ -160,7 +205,8 @@ async fn run(seed: u64, length: u64) {
         if let Err(panic) = outcome.catch_unwind().await {
             let steps = taken.iter().enumerate().map(|(at, step)| format!("{at}. {step}"));
             eprintln!(
-                "HIGHWATER_SEED={seed} HIGHWATER_ORACLE_STEPS={length} fails after\n{}",
+                "HIGHWATER_SEED={seed} HIGHWATER_ORACLE_STEPS={length} (points expire: {expiring}) \
+                 fails after\n{}",
                 steps.collect::<Vec<_>>().join("\n")
             );
             std::panic::resume_unwind(panic);
@@ -176,13 +222,22 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn x_02_exact_is_direct_after_every_step_of_a_random_history() {
+async fn run_all(expiring: bool) {
     let seed = number("HIGHWATER_SEED").unwrap_or(1);
     let length = number("HIGHWATER_ORACLE_STEPS").unwrap_or(40);
     let runs = number("HIGHWATER_ORACLE_RUNS").unwrap_or(1);
     for seed in (0..runs).map(|run| seed.wrapping_add(run)) {
         eprintln!("HIGHWATER_SEED={seed}");
-        run(seed, length).await;
+        run(seed, length, expiring).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x_02_exact_is_direct_after_every_step_of_a_random_history() {
+    run_all(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x_02_expired_points_live_on_in_aggregates() {
+    run_all(true).await;
 }

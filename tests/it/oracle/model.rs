@@ -49,10 +49,10 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    pub(crate) fn line(&self) -> String {
+    pub(crate) fn line(&self, measurement: &str) -> String {
         let tags: String = self.tags.iter().map(|(key, value)| format!(",{key}={value}")).collect();
         let fields = self.fields.iter().map(|(key, v)| format!("{key}={}", v.line_protocol()));
-        format!("m{tags} {} {}", fields.collect::<Vec<_>>().join(","), self.time)
+        format!("{measurement}{tags} {} {}", fields.collect::<Vec<_>>().join(","), self.time)
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Deletion {
 }
 
 impl Deletion {
-    pub(crate) fn sql(&self) -> String {
+    pub(crate) fn sql(&self, measurement: &str) -> String {
         let at = |nanos| Timestamp::from_nanos(nanos).to_string();
         let host = match self.host {
             None => String::new(),
@@ -74,7 +74,7 @@ impl Deletion {
             Some(Some(host)) => format!(" AND host = '{host}'"),
         };
         format!(
-            "DELETE FROM m WHERE time >= '{}' AND time < '{}'{host}",
+            "DELETE FROM {measurement} WHERE time >= '{}' AND time < '{}'{host}",
             at(self.start),
             at(self.end)
         )
@@ -113,8 +113,8 @@ impl Model {
         self.columns.iter().copied()
     }
 
-    /// `time` and [`columns`](Model::columns) of every point, sorted.
-    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+    /// `time` and [`columns`](Model::columns) of every point from `horizon` on, sorted.
+    pub(crate) fn rows_since(&self, horizon: i64) -> Vec<Vec<String>> {
         let row = |((tags, time), fields): (&Identity, &BTreeMap<&str, Value>)| {
             let cell = |column: &str| match (tags.get(column), fields.get(column)) {
                 (Some(tag), _) => (*tag).to_owned(),
@@ -123,7 +123,8 @@ impl Model {
             };
             std::iter::once(time.to_string()).chain(self.columns().map(cell)).collect()
         };
-        let mut rows: Vec<Vec<String>> = self.points.iter().map(row).collect();
+        let mut rows: Vec<Vec<String>> =
+            self.points.iter().filter(|((_, time), _)| *time >= horizon).map(row).collect();
         rows.sort();
         rows
     }

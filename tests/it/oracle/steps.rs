@@ -6,6 +6,7 @@ use std::fmt;
 use highwater_core::Timestamp;
 use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE, NANOS_PER_SEC};
 
+use super::POINTS;
 use super::model::{Deletion, Point, Value};
 use crate::random::Random;
 
@@ -34,10 +35,10 @@ impl fmt::Display for Step {
         let at = |nanos: i64| Timestamp::from_nanos(nanos);
         match self {
             Step::Write(points) => {
-                let lines: Vec<String> = points.iter().map(Point::line).collect();
+                let lines: Vec<String> = points.iter().map(|point| point.line(POINTS)).collect();
                 write!(f, "write\n    {}", lines.join("\n    "))
             }
-            Step::Delete(deletion) => f.write_str(&deletion.sql()),
+            Step::Delete(deletion) => f.write_str(&deletion.sql(POINTS)),
             Step::Flush => f.write_str("flush"),
             Step::Compact => f.write_str("compact"),
             Step::Advance(nanos) => write!(f, "clock +{}s and drain", nanos / NANOS_PER_SEC),
@@ -53,14 +54,20 @@ impl fmt::Display for Step {
     }
 }
 
-/// Draws a step; `progress` (0 to 100) lets new tags and fields come late.
-pub(crate) fn any_step(random: &mut Random, names: &[&'static str], progress: u64) -> Step {
+/// Draws a step; most times lie in the three days from `base`, and `progress` (0 to 100) lets new
+/// tags and fields come late.
+pub(crate) fn any_step(
+    random: &mut Random,
+    names: &[&'static str],
+    base: i64,
+    progress: u64,
+) -> Step {
     match random.below(100) {
         0..=44 => {
             let count = random.pick(&[1, 1, 2, 3, 8, 40]);
-            Step::Write((0..count).map(|_| any_point(random, progress)).collect())
+            Step::Write((0..count).map(|_| any_point(random, base, progress)).collect())
         }
-        45..=53 => Step::Delete(any_deletion(random)),
+        45..=53 => Step::Delete(any_deletion(random, base)),
         54..=61 => Step::Flush,
         62..=66 => Step::Compact,
         67..=80 => Step::Advance(random.pick(&[
@@ -72,7 +79,7 @@ pub(crate) fn any_step(random: &mut Random, names: &[&'static str], progress: u6
             NANOS_PER_DAY,
         ])),
         81..=90 => {
-            let window = random.chance(60).then(|| any_window(random));
+            let window = random.chance(60).then(|| any_window(random, base));
             Step::Refresh(random.pick(names), window)
         }
         91..=93 => Step::Enable(random.pick(names), random.chance(60)),
@@ -82,7 +89,7 @@ pub(crate) fn any_step(random: &mut Random, names: &[&'static str], progress: u6
 }
 
 /// A point with every column that the definitions name, so that raw SQL knows them.
-pub(crate) fn first_point() -> Point {
+pub(crate) fn first_point(time: i64) -> Point {
     let fields = [
         ("at", Value::Time(BASE)),
         ("b", Value::Boolean(true)),
@@ -91,10 +98,10 @@ pub(crate) fn first_point() -> Point {
         ("v", Value::Float(0.5)),
     ];
     let tags = BTreeMap::from([("host", "a"), ("dc", "x")]);
-    Point { tags, time: BASE, fields: BTreeMap::from(fields) }
+    Point { tags, time, fields: BTreeMap::from(fields) }
 }
 
-fn any_point(random: &mut Random, progress: u64) -> Point {
+fn any_point(random: &mut Random, base: i64, progress: u64) -> Point {
     let mut tags = BTreeMap::new();
     let mut tag = |random: &mut Random, key, values: &[&'static str], percent| {
         if random.chance(percent) {
@@ -117,14 +124,14 @@ fn any_point(random: &mut Random, progress: u64) -> Point {
     field(random, "n", 60, |random| Value::Integer(any_integer(random)));
     field(random, "s", 50, |random| Value::Text(random.pick(&["new", "paid", "sent", ""])));
     field(random, "b", 30, |random| Value::Boolean(random.chance(50)));
-    field(random, "at", 40, |random| Value::Time(any_time(random)));
+    field(random, "at", 40, |random| Value::Time(any_time(random, BASE)));
     if progress > 60 {
         field(random, "w", 40, |random| Value::Float(any_float(random)));
     }
     if fields.is_empty() {
         fields.insert("v", Value::Float(1.0));
     }
-    Point { tags, time: any_time(random), fields }
+    Point { tags, time: any_time(random, base), fields }
 }
 
 fn any_float(random: &mut Random) -> f64 {
@@ -143,14 +150,14 @@ fn any_integer(random: &mut Random) -> i64 {
 }
 
 /// A time that others share: a few minutes of a few hours of three days; seldom far off.
-fn any_time(random: &mut Random) -> i64 {
+fn any_time(random: &mut Random, base: i64) -> i64 {
     if random.chance(4) {
         return random.pick(&[
             9_183_110_400 * NANOS_PER_SEC,
             1_893_456_000 * NANOS_PER_SEC,
-            BASE + 9 * NANOS_PER_DAY,
-            BASE + 40 * NANOS_PER_DAY,
-            BASE - 1,
+            base + 9 * NANOS_PER_DAY,
+            base + 40 * NANOS_PER_DAY,
+            base - 1,
             0,
             -1,
         ]);
@@ -159,24 +166,24 @@ fn any_time(random: &mut Random) -> i64 {
     let hour = random.pick(&[0, 1, 7, 12, 23]) * NANOS_PER_HOUR;
     let minute = random.pick(&[0, 1, 4, 5, 30, 59]) * NANOS_PER_MINUTE;
     let second = random.pick(&[0, 0, 1, 59]) * NANOS_PER_SEC;
-    BASE + day + hour + minute + second + random.pick(&[0, 0, 0, 1, NANOS_PER_SEC - 1])
+    base + day + hour + minute + second + random.pick(&[0, 0, 0, 1, NANOS_PER_SEC - 1])
 }
 
-fn any_window(random: &mut Random) -> (i64, i64) {
-    let (one, other) = (any_time(random), any_time(random));
+fn any_window(random: &mut Random, base: i64) -> (i64, i64) {
+    let (one, other) = (any_time(random, base), any_time(random, base));
     (one.min(other), one.max(other) + 1)
 }
 
-fn any_deletion(random: &mut Random) -> Deletion {
+fn any_deletion(random: &mut Random, base: i64) -> Deletion {
     let host = random.chance(60).then(|| random.pick(&[Some("a"), Some("b"), Some("c"), None]));
     let (start, end) = match random.below(4) {
-        0 => any_window(random),
+        0 => any_window(random, base),
         1 => {
-            let start = any_time(random);
+            let start = any_time(random, base);
             (start, start + 1)
         }
         _ => {
-            let start = any_time(random);
+            let start = any_time(random, base);
             (start, start + random.pick(&[NANOS_PER_MINUTE, NANOS_PER_HOUR, 7 * NANOS_PER_HOUR]))
         }
     };

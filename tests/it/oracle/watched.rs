@@ -7,7 +7,7 @@ use highwater_core::{Bucket, Timestamp};
 pub(crate) const RULES: &str = "
 databases:
   t:
-    measurements: [{name: m, columns: {at: timestamp}}]
+    measurements: [{name: m, columns: {at: timestamp}}, {name: m_all, columns: {at: timestamp}}]
     aggregates:
       - name: m_1m
         source: m
@@ -50,6 +50,10 @@ databases:
         group_by: [host]
         aggregations: [{function: count}, {field: v, function: [sum, first]}]
         refresh: {every: 10s}
+";
+
+/// What makes points expire, to be put behind [`RULES`].
+pub(crate) const RETENTION: &str = "    retention: [{measurement: m, keep: 2d}]
 ";
 
 /// One aggregate.
@@ -168,7 +172,7 @@ impl Watched {
     }
 
     /// The same query over points.
-    pub(crate) fn direct(&self, columns: &[&'static str]) -> String {
+    pub(crate) fn direct(&self, points: &str, columns: &[&'static str]) -> String {
         let bucket = self.bucket.map(|(width, time)| format!("time_bucket('{width}', {time})"));
         let groups = self.groups(columns).into_iter().map(str::to_owned);
         let keys: Vec<String> = bucket.into_iter().chain(groups).collect();
@@ -179,7 +183,7 @@ impl Watched {
             false => format!(" GROUP BY {}", keys.join(", ")),
         };
         let selected = selected.join(", ");
-        format!("SELECT {selected} FROM m WHERE {}{grouping}", self.condition)
+        format!("SELECT {selected} FROM {points} WHERE {}{grouping}", self.condition)
     }
 
     /// The condition for buckets that are closed at `now`; those of a declared time and of all

@@ -72,6 +72,13 @@ pub fn register(context: &SessionContext) -> Result<()> {
     Ok(())
 }
 
+/// Names of the aggregate functions that give partials, which are also their state.
+pub fn partial_functions() -> impl Iterator<Item = String> {
+    Function::ALL
+        .into_iter()
+        .flat_map(|function| [format!("{function}_partial"), format!("{function}_merge")])
+}
+
 /// The aggregate functions; they replace DataFusion's of the same name.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let shapes = Function::ALL

@@ -42,7 +42,7 @@ pub(super) fn show(
     };
     let rows_of = |csv: &str| csv.lines().count().saturating_sub(1) as u64;
     let head = ["", "before", "after", ""].map(str::to_owned).to_vec();
-    let dropped = format!("files of the days before {floor} are gone");
+    let dropped = format!("those before {floor} are gone for good");
     report.rows(&[
         head,
         row("points", points_before, points_after, dropped),

@@ -14,7 +14,7 @@
 //! Rows that a tombstone hides are left out of the result. If nothing that overlaps it is newer,
 //! the result counts as being as new as the tombstone, which can then be forgotten.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use highwater_core::{Condition, SequenceNumber, TimeRange, TimeRanges, Timestamp
 
 use crate::manifest::{MeasurementKind, Tombstone};
 use crate::segment::SegmentMeta;
+use crate::segment::windows::windows;
 
 /// A segment is rewritten when tombstones take away more than one in so many of its rows.
 const HIDDEN_SHARE: i64 = 4;
@@ -34,18 +35,20 @@ const MAX_JOB_SEGMENTS: u64 = 8;
 /// When segments are rewritten, and how large they become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// So many small segments per day are fine.
+    /// So many small segments per window are fine.
     pub(crate) segments: usize,
     /// Results have about this many rows at most ...
     pub(crate) max_rows: u64,
     /// ... and bytes. A segment with half as much is not small.
     pub(crate) max_bytes: u64,
+    /// Neighbouring days share a segment as long as they have no more rows.
+    pub(crate) window_rows: u64,
 }
 
 impl Limits {
-    /// For up to `segments` small segments per day, but no fewer than two.
-    pub(crate) fn new(segments: usize) -> Self {
-        Limits { segments: segments.max(2), max_rows: 4 << 20, max_bytes: 64 << 20 }
+    /// For up to `segments` small segments per window of days, but no fewer than two.
+    pub(crate) fn new(segments: usize, window_rows: u64) -> Self {
+        Limits { segments: segments.max(2), max_rows: 4 << 20, max_bytes: 64 << 20, window_rows }
     }
 
     fn is_small(&self, segment: &SegmentMeta) -> bool {
@@ -62,11 +65,13 @@ pub(crate) struct CompactionInput {
     pub(crate) segments: Vec<Arc<SegmentMeta>>,
     /// All tombstones.
     pub(crate) tombstones: Vec<Arc<Tombstone>>,
+    /// Rows before it are gone.
+    pub(crate) floor: Timestamp,
     /// The rows of all commits up to this one are in `segments`, and its tombstones are durable.
     pub(crate) settled: SequenceNumber,
 }
 
-/// Segments of one UTC day to be rewritten together.
+/// Segments of one window of days to be rewritten together.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CompactionJob {
     /// Which, oldest first.
@@ -82,7 +87,7 @@ pub(crate) struct CompactionJob {
 /// Why segments are rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CompactionReason {
-    /// The day has so many small segments.
+    /// The window has so many small segments.
     ManySegments(usize),
     /// So many large segments overlap at one instant.
     Overlaps(usize),
@@ -105,15 +110,34 @@ impl fmt::Display for CompactionReason {
 
 /// The jobs that are due; no segment is in two of them.
 pub(crate) fn choose(input: &CompactionInput, limits: &Limits) -> Vec<CompactionJob> {
-    let mut days: BTreeMap<Timestamp, Vec<Arc<SegmentMeta>>> = BTreeMap::new();
-    for segment in &input.segments {
-        days.entry(segment.times.start.start_of_day()).or_default().push(Arc::clone(segment));
-    }
-    days.into_values().flat_map(|segments| Day::new(input, limits, segments).jobs()).collect()
+    let days = segments_by_days(&input.segments).into_iter().map(|segments| {
+        let rows = segments.iter().map(|segment| segment.rows).sum();
+        (segments, rows)
+    });
+    let windows = windows(days, limits.window_rows).into_iter().map(|days| days.concat());
+    windows.flat_map(|segments| Window::new(input, limits, segments).jobs()).collect()
 }
 
-/// The segments of one day.
-struct Day<'a> {
+/// The segments parted where no segment has rows of two neighbouring days, in order of time.
+fn segments_by_days(segments: &[Arc<SegmentMeta>]) -> Vec<Vec<Arc<SegmentMeta>>> {
+    let mut in_order = segments.to_vec();
+    in_order.sort_by_key(|segment| segment.times.start);
+    let mut parted: Vec<Vec<Arc<SegmentMeta>>> = Vec::new();
+    let mut last_day = None;
+    for segment in in_order {
+        let first = segment.times.start.start_of_day();
+        let last = segment.times.end.saturating_sub(1).start_of_day();
+        match parted.last_mut() {
+            Some(part) if Some(first) <= last_day => part.push(segment),
+            _ => parted.push(vec![segment]),
+        }
+        last_day = last_day.max(Some(last));
+    }
+    parted
+}
+
+/// The segments of one window of days.
+struct Window<'a> {
     input: &'a CompactionInput,
     limits: &'a Limits,
     /// Oldest first.
@@ -121,16 +145,19 @@ struct Day<'a> {
     /// Positions of segments that are in a job.
     taken: BTreeSet<usize>,
     jobs: Vec<CompactionJob>,
+    /// What becomes of each job.
+    results: Vec<Hull>,
 }
 
-impl<'a> Day<'a> {
+impl<'a> Window<'a> {
     fn new(
         input: &'a CompactionInput,
         limits: &'a Limits,
         mut segments: Vec<Arc<SegmentMeta>>,
     ) -> Self {
         segments.sort_by_key(|segment| (segment.max_seq, segment.min_seq, segment.times.start));
-        Day { input, limits, segments, taken: BTreeSet::new(), jobs: Vec::new() }
+        let (taken, jobs, results) = Default::default();
+        Window { input, limits, segments, taken, jobs, results }
     }
 
     fn jobs(mut self) -> Vec<CompactionJob> {
@@ -147,15 +174,21 @@ impl<'a> Day<'a> {
         for at in 0..self.segments.len() {
             let Some((reason, newest)) = self.hidden_in(&self.segments[at]) else { continue };
             let mut members = BTreeSet::from([at]);
-            if self.input.kind == MeasurementKind::Points {
+            if self.input.kind == MeasurementKind::Points
+                && let Some(newest) = newest
+            {
                 self.add_overlapping(&mut members, newest);
             }
             self.take(members, reason);
         }
     }
 
-    /// Whether a segment should be rewritten because of tombstones, and the newest of those.
-    fn hidden_in(&self, segment: &SegmentMeta) -> Option<(CompactionReason, SequenceNumber)> {
+    /// Whether a segment should be rewritten because of tombstones and of what has expired, and
+    /// the newest tombstone if there is one.
+    fn hidden_in(
+        &self,
+        segment: &SegmentMeta,
+    ) -> Option<(CompactionReason, Option<SequenceNumber>)> {
         let concerns = |tombstone: &&Arc<Tombstone>| {
             tombstone.seq > segment.max_seq
                 && tombstone.seq <= self.input.settled
@@ -163,10 +196,12 @@ impl<'a> Day<'a> {
         };
         let concerned: Vec<&Arc<Tombstone>> =
             self.input.tombstones.iter().filter(concerns).collect();
-        let newest = concerned.iter().map(|tombstone| tombstone.seq).max()?;
+        let newest = concerned.iter().map(|tombstone| tombstone.seq).max();
+        let expired = TimeRange::before(self.input.floor).intersect(segment.times);
         let whole = concerned.iter().filter(|tombstone| tombstone.condition == Condition::All);
         let hidden: TimeRanges = whole
             .flat_map(|tombstone| tombstone.times.within(segment.times).iter().collect::<Vec<_>>())
+            .chain([expired])
             .collect();
         let hidden_nanos: i64 = hidden.iter().map(length).sum();
         let bearable = TOMBSTONES + (segment.rows / ROWS_PER_TOMBSTONE) as usize;
@@ -263,7 +298,8 @@ impl<'a> Day<'a> {
         (0..self.segments.len()).filter(covers).collect()
     }
 
-    /// Makes a job of these and what has to come along; `false` if another job has some of it.
+    /// Makes a job of these and what has to come along; `false` if another job has some of it, or
+    /// leaves something that would be neither older nor newer than the result of this one.
     fn take(&mut self, mut members: BTreeSet<usize>, reason: CompactionReason) -> bool {
         if self.input.kind == MeasurementKind::Points {
             self.add_between(&mut members);
@@ -272,6 +308,12 @@ impl<'a> Day<'a> {
             return false;
         }
         let max_seq = self.max_seq(&members);
+        let result = Hull { max_seq, ..self.hull(&members) };
+        let is_points = self.input.kind == MeasurementKind::Points;
+        if is_points && self.results.iter().any(|other| other.conflicts(&result)) {
+            return false;
+        }
+        self.results.push(result);
         let segments = members.iter().map(|at| Arc::clone(&self.segments[*at])).collect();
         let settled = self.input.settled;
         self.jobs.push(CompactionJob { segments, max_seq, settled, reason });
@@ -288,11 +330,7 @@ impl<'a> Day<'a> {
 
     /// Adds segments that overlap the members in time and age.
     fn add_between(&self, members: &mut BTreeSet<usize>) {
-        self.add_while(members, |hull, segment| {
-            segment.min_seq <= hull.max_seq
-                && hull.min_seq <= segment.max_seq
-                && hull.times.overlaps(segment.times)
-        });
+        self.add_while(members, |hull, segment| hull.conflicts(&Hull::of(segment)));
     }
 
     fn add_while(
@@ -340,10 +378,25 @@ impl<'a> Day<'a> {
 }
 
 /// Bounds of several segments.
-struct Hull {
-    times: TimeRange,
-    min_seq: SequenceNumber,
-    max_seq: SequenceNumber,
+#[derive(Debug)]
+pub(super) struct Hull {
+    pub(super) times: TimeRange,
+    pub(super) min_seq: SequenceNumber,
+    pub(super) max_seq: SequenceNumber,
+}
+
+impl Hull {
+    pub(super) fn of(segment: &SegmentMeta) -> Self {
+        let SegmentMeta { times, min_seq, max_seq, .. } = *segment;
+        Hull { times, min_seq, max_seq }
+    }
+
+    /// Whether two overlap in time and neither is older.
+    pub(super) fn conflicts(&self, other: &Hull) -> bool {
+        self.min_seq <= other.max_seq
+            && other.min_seq <= self.max_seq
+            && self.times.overlaps(other.times)
+    }
 }
 
 fn length(range: TimeRange) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater_core::time::NANOS_PER_MINUTE;
+use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_MINUTE};
 use highwater_core::{MeasurementId, ScanFilter, TimeRange, TimeRanges, Timestamp};
 use tokio::runtime::Handle;
 
@@ -14,6 +14,7 @@ use crate::scan::ScanSources;
 use crate::scan::merge::{Duplicates, Merge};
 use crate::scan::plan::Share;
 use crate::scan::source::{ReadWork, Source};
+use crate::segment::windows::windows;
 use crate::segment::{EncodedSegment, SegmentMeta, SegmentStore};
 
 /// Writes the segments that take the place of those of the job, and returns what to put into the
@@ -91,17 +92,40 @@ async fn encode(
 }
 
 /// Cuts time so that each result has about as many rows as is allowed, if rows are spread evenly
-/// within each segment.
+/// within each segment; and between windows of days, unless that leaves as many segments as before.
 fn slices(segments: &[Arc<SegmentMeta>], limits: Limits) -> Vec<TimeRange> {
     let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
     let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
     let count = rows.div_ceil(limits.max_rows).max(bytes.div_ceil(limits.max_bytes)).max(1);
-    let mut cuts: Vec<Timestamp> =
-        (1..count).map(|i| time_with_rows_before(segments, rows * i / count)).collect();
+    let by_rows = (1..count).map(|i| time_with_rows_before(segments, rows * i / count));
+    let mut cuts = window_starts(segments, limits);
+    if cuts.len() + count as usize >= segments.len() {
+        cuts.clear();
+    }
+    cuts.extend(by_rows);
+    cuts.sort_unstable();
     cuts.dedup();
     let starts = [TimeRange::ALL.start].into_iter().chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain([TimeRange::ALL.end]);
     starts.zip(ends).map(|(start, end)| TimeRange::new(start, end)).collect()
+}
+
+/// The first days of all windows but the first.
+fn window_starts(segments: &[Arc<SegmentMeta>], limits: Limits) -> Vec<Timestamp> {
+    let starts = segments.iter().map(|segment| segment.times.start.start_of_day()).min();
+    let ends = segments.iter().map(|segment| segment.times.end).max();
+    let (Some(mut day), Some(end)) = (starts, ends) else { return Vec::new() };
+    let mut days = Vec::new();
+    let mut rows_so_far = 0;
+    while day < end {
+        let next = day.saturating_add(NANOS_PER_DAY);
+        let rows = rows_before(segments, next.as_nanos());
+        if rows > rows_so_far {
+            days.push((day, rows - rows_so_far));
+        }
+        (day, rows_so_far) = (next, rows);
+    }
+    windows(days, limits.window_rows).iter().skip(1).map(|window| window[0]).collect()
 }
 
 /// The first whole minute with about so many rows before it.

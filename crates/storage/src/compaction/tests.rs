@@ -1,17 +1,18 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use highwater_core::time::{NANOS_PER_MINUTE, NANOS_PER_SEC};
+use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_MINUTE, NANOS_PER_SEC};
 use highwater_core::{Condition, SequenceNumber, TimeRange, TimeRanges, Timestamp};
 use proptest::prelude::*;
 
-use super::choice::CompactionReason;
+use super::choice::{CompactionReason, Hull};
 use super::{CompactionInput, CompactionJob, Limits, choose, obsolete_tombstones, rewrite};
 use crate::manifest::{MeasurementKind, Tombstone};
 use crate::scan::tests::{Measurement, assert_same, step};
 use crate::segment::SegmentMeta;
 use crate::segment::test_rows::Row;
 
-const LIMITS: Limits = Limits { segments: 8, max_rows: 1000, max_bytes: 1 << 40 };
+const LIMITS: Limits = Limits { segments: 8, max_rows: 1000, max_bytes: 1 << 40, window_rows: 0 };
 
 fn seq(number: u64) -> SequenceNumber {
     SequenceNumber::new(number)
@@ -29,7 +30,8 @@ fn segment(path: u64, (min, max): (u64, u64), (start, end): (i64, i64), rows: u6
 
 fn input(kind: MeasurementKind, segments: Vec<SegmentMeta>, settled: u64) -> CompactionInput {
     let segments = segments.into_iter().map(Arc::new).collect();
-    CompactionInput { kind, segments, tombstones: Vec::new(), settled: seq(settled) }
+    let floor = TimeRange::ALL.start;
+    CompactionInput { kind, segments, tombstones: Vec::new(), floor, settled: seq(settled) }
 }
 
 fn members(job: &CompactionJob) -> Vec<&str> {
@@ -85,6 +87,55 @@ fn a_day_of_small_flushes_is_rewritten_few_times() {
     }
     let amplification = rewritten as f64 / 144_000.0;
     assert!(amplification < 6.0, "every row was rewritten {amplification} times");
+}
+
+/// Ten years with a row a day, one flush each.
+#[test]
+fn years_of_a_few_rows_are_few_segments() {
+    let mut years = input(MeasurementKind::Points, Vec::new(), 0);
+    let limits = Limits { window_rows: 1000, ..LIMITS };
+    let (mut rewritten, mut next_path) = (0, 1_000_000);
+    for i in 1..=3650_i64 {
+        let (at, day) = (i as u64, NANOS_PER_DAY);
+        years.segments.push(Arc::new(segment(at, (at, at), (i * day, i * day + 1), 1)));
+        years.settled = seq(at);
+        let jobs = choose(&years, &limits);
+        rewritten += apply(&mut years, jobs, &mut next_path);
+    }
+    let count = years.segments.len();
+    assert!(count <= 4 * (limits.segments + 1), "{count} segments");
+    assert!(rewritten < 6 * 3650, "{rewritten} rows were rewritten");
+}
+
+#[test]
+fn a_day_of_many_rows_is_not_joined_with_its_neighbours() {
+    let mut segments: Vec<SegmentMeta> = Vec::new();
+    for i in 1..=40u64 {
+        let day = (i as i64 - 1) / 10;
+        let rows = if day == 1 { 300 } else { 1 };
+        let times = (day * NANOS_PER_DAY, day * NANOS_PER_DAY + 1);
+        segments.push(segment(i, (i, i), times, rows));
+    }
+    let days = input(MeasurementKind::Points, segments, 40);
+    let jobs = choose(&days, &Limits { window_rows: 100, max_rows: 1 << 20, ..LIMITS });
+    let days_of = |job: &CompactionJob| {
+        let days = job.segments.iter().map(|one| one.times.start.as_nanos() / NANOS_PER_DAY);
+        days.collect::<BTreeSet<i64>>()
+    };
+    assert!(jobs.iter().all(|job| days_of(job).len() == 1 || !days_of(job).contains(&1)));
+    assert!(jobs.iter().any(|job| days_of(job) == BTreeSet::from([2, 3])), "{jobs:?}");
+}
+
+#[test]
+fn what_has_expired_leaves_segments_that_hold_more() {
+    let segments = vec![segment(1, (1, 1), (0, 100), 500), segment(2, (2, 2), (50, 150), 500)];
+    let mut days = input(MeasurementKind::Points, segments, 2);
+    days.floor = Timestamp::from_nanos(25);
+    assert_eq!(choose(&days, &LIMITS), [], "a quarter can wait");
+    days.floor = Timestamp::from_nanos(26);
+    let jobs = choose(&days, &LIMITS);
+    assert_eq!(jobs.iter().map(members).collect::<Vec<_>>(), [["1"]]);
+    assert_eq!(jobs[0].reason, CompactionReason::HiddenRows);
 }
 
 #[test]
@@ -179,6 +230,7 @@ impl Measurement {
                 kind: self.sources.kind,
                 segments: self.segments().iter().map(|s| Arc::clone(s.meta())).collect(),
                 tombstones: self.sources.tombstones.clone(),
+                floor: self.sources.floor,
                 settled,
             };
             let jobs = choose(&input, &limits);
@@ -245,11 +297,12 @@ proptest! {
         parts in prop::collection::vec(prop::collection::vec(step(), 1..8), 1..4),
         segments in 2..4_usize,
         max_rows in prop_oneof![Just(20_u64), Just(1000)],
+        window_rows in prop_oneof![Just(0_u64), Just(5), Just(1000)],
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut measurement = Measurement::new(7);
-            let limits = Limits { segments, max_rows, max_bytes: 1 << 40 };
+            let limits = Limits { segments, max_rows, max_bytes: 1 << 40, window_rows };
             for steps in parts {
                 for step in steps {
                     measurement.apply(step).await;
@@ -258,6 +311,43 @@ proptest! {
                 assert_same(&measurement.all_rows(2).await, &measurement.expected(|_| true));
             }
         });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Jobs of one round know nothing of each other's results.
+    #[test]
+    fn results_of_one_round_have_an_order(
+        segments in prop::collection::vec((0..30_i64, 1..12_i64, 0..3_usize), 3..14),
+        tombstones in prop::collection::vec((1..14_u64, 0..30_i64, 1..12_i64), 0..4),
+        few in 2..4_usize,
+    ) {
+        let segments = segments.into_iter().zip(1..).map(|((start, length, size), at)| {
+            segment(at, (at, at), (start, start + length), [5, 100, 900][size])
+        });
+        let mut input = input(MeasurementKind::Points, segments.collect(), 20);
+        for (number, start, length) in tombstones {
+            hide(&mut input, number, range(start, start + length));
+        }
+        let jobs = choose(&input, &Limits { segments: few, ..LIMITS });
+        let taken: Vec<&str> = jobs.iter().flat_map(members).collect();
+        let is_left = |segment: &&Arc<SegmentMeta>| !taken.contains(&segment.path.as_str());
+        let left = input.segments.iter().filter(is_left).map(|segment| Hull::of(segment));
+        let results = jobs.iter().map(|job| Hull {
+            times: TimeRange::new(
+                job.segments.iter().map(|one| one.times.start).min().unwrap(),
+                job.segments.iter().map(|one| one.times.end).max().unwrap(),
+            ),
+            min_seq: job.segments.iter().map(|one| one.min_seq).min().unwrap(),
+            max_seq: job.max_seq,
+        });
+        let after: Vec<Hull> = left.chain(results).collect();
+        for (at, one) in after.iter().enumerate() {
+            let other = after[at + 1..].iter().find(|other| one.conflicts(other));
+            prop_assert!(other.is_none(), "{one:?} and {other:?}");
+        }
     }
 }
 
@@ -271,7 +361,7 @@ async fn results_follow_one_another_in_time_and_forget_what_is_hidden() {
     }
     let first_minute = TimeRange::new(Timestamp::EPOCH, Timestamp::from_secs(60));
     measurement.delete(TimeRanges::from(first_minute), Condition::All);
-    let limits = Limits { segments: 4, max_rows: 1200, max_bytes: 1 << 40 };
+    let limits = Limits { segments: 4, max_rows: 1200, ..LIMITS };
     assert_eq!(measurement.compact(limits).await, 1);
     let mut rows: Vec<u64> = measurement.segments().iter().map(|s| s.meta().rows).collect();
     rows.sort_unstable();

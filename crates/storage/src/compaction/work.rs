@@ -38,7 +38,8 @@ impl Engine {
     }
 
     fn limits(&self) -> Limits {
-        Limits::new(self.shared().settings.compact_segments)
+        let settings = &self.shared().settings;
+        Limits::new(settings.compact_segments, settings.window_points)
     }
 
     fn due_jobs(&self) -> Vec<(MeasurementId, CompactionJob)> {
@@ -85,6 +86,7 @@ fn input(measurement: &Measurement, version: &Version) -> CompactionInput {
         kind: measurement.kind(),
         segments: measurement.segments().cloned().collect(),
         tombstones: measurement.tombstones.to_vec(),
+        floor: measurement.floor(),
         settled: match measurement.kind() {
             MeasurementKind::Points => version.flushed,
             // Its rows and tombstones are durable as soon as they are visible.

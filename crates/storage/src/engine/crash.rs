@@ -18,7 +18,7 @@ struct History {
 }
 
 fn settings() -> Settings {
-    Settings { compact_segments: 2, ..Settings::default() }
+    Settings { compact_segments: 2, window_points: 5, ..Settings::default() }
 }
 
 async fn start(files: &Arc<FileStore>) -> Result<Engine, StorageError> {

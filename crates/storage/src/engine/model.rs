@@ -114,7 +114,8 @@ proptest! {
     fn any_history_reads_like_a_map(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let settings = Settings { compact_segments: 2, ..Settings::default() };
+            let settings =
+                Settings { compact_segments: 2, window_points: 5, ..Settings::default() };
             let mut harness = Harness::with(settings).await;
             let mut model = Model::new();
             for (at, step) in steps.iter().enumerate() {

@@ -396,7 +396,7 @@ async fn definitions_add_columns_and_never_change_them() {
 
 #[tokio::test]
 async fn a_raised_floor_hides_and_removes() {
-    let harness = Harness::new().await;
+    let harness = Harness::with(Settings { window_points: 0, ..Settings::default() }).await;
     harness.write("cpu x=1 60\n cpu x=2 90000\n cpu x=3 90060").await;
     let raise = |floor| {
         let floor = Timestamp::from_secs(floor);

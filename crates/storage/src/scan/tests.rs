@@ -16,7 +16,7 @@ use crate::manifest::{MeasurementKind, Tombstone};
 use crate::segment::selection::with_columns;
 use crate::segment::sort::sort_rows;
 use crate::segment::test_rows::{Row, batch, rows, schema};
-use crate::segment::{SegmentHandle, SegmentStore};
+use crate::segment::{SegmentHandle, SegmentShape, SegmentStore};
 
 /// Identity of a row.
 type Key = (BTreeMap<String, String>, i64);
@@ -137,7 +137,8 @@ pub(crate) struct Measurement {
 
 impl Measurement {
     pub(crate) fn new(row_group_rows: usize) -> Self {
-        let store = SegmentStore::with_row_groups_of(FileStore::in_memory(), 1, row_group_rows);
+        let every_day = SegmentShape { row_group_rows, window_rows: 0 };
+        let store = SegmentStore::new(FileStore::in_memory(), 1, every_day);
         let sources = ScanSources {
             schema: schema(&["host", "dc"], &["a", "s"]),
             kind: MeasurementKind::Points,

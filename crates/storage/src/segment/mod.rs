@@ -1,7 +1,8 @@
-//! Segments: immutable Parquet files, each over one UTC day of one measurement.
+//! Segments: immutable Parquet files, each over one or more UTC days of one measurement.
 //!
-//! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`writer`] encodes them,
-//! [`store`] keeps the files, [`reader`] reads what [`prune`] leaves.
+//! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
+//! share a segment, [`writer`] encodes them, [`store`] keeps the files, [`reader`] reads what
+//! [`prune`] leaves.
 
 mod bounds;
 mod footers;
@@ -17,6 +18,7 @@ pub(crate) mod tag_keys;
 pub(crate) mod test_rows;
 #[cfg(test)]
 mod tests;
+pub(crate) mod windows;
 pub(crate) mod writer;
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use path::{SEGMENTS_FOLDER, file_number};
 pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;
-pub(crate) use store::{SegmentHandle, SegmentStore};
+pub(crate) use store::{SegmentHandle, SegmentShape, SegmentStore};
 pub(crate) use writer::EncodedSegment;
 
 /// What the manifest knows of a segment: enough to prune without opening it.

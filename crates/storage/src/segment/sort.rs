@@ -1,4 +1,4 @@
-//! Sorting rows by `(tags, time)` and parting them by UTC day.
+//! Sorting rows by `(tags, time)` and parting them by windows of UTC days.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Schema, Timestamp};
 
 use super::tag_keys::TagColumns;
+use super::windows::windows;
 use crate::error::StorageError;
 
 /// The rows sorted by `(tags in schema order, NULL first; time)`; rows that are equal in these
@@ -29,23 +30,35 @@ pub(crate) fn sort_rows(schema: &Schema, batch: &RecordBatch) -> Result<RecordBa
     Ok(take_record_batch(batch, &rows)?)
 }
 
-/// The rows of each UTC day with some rows, days ascending, rows in the order they had.
+/// The rows of each [window](windows) with its first day, windows ascending, rows in the order they
+/// had.
 ///
 /// # Errors
 /// [`StorageError::Invalid`] if `time` is missing.
-pub(crate) fn split_by_day(
+pub(crate) fn split_by_window(
     batch: &RecordBatch,
+    window_rows: u64,
 ) -> Result<Vec<(Timestamp, RecordBatch)>, StorageError> {
     let mut rows_of_day: BTreeMap<Timestamp, Vec<u32>> = BTreeMap::new();
     for (row, time) in (0..).zip(times_of(batch)?) {
         let day = Timestamp::from_nanos(*time).start_of_day();
         rows_of_day.entry(day).or_default().push(row);
     }
-    if let (1, Some(day)) = (rows_of_day.len(), rows_of_day.keys().next()) {
-        return Ok(vec![(*day, batch.clone())]);
+    let days = rows_of_day.into_iter().map(|(day, rows)| {
+        let count = rows.len() as u64;
+        ((day, rows), count)
+    });
+    let windows = windows(days, window_rows);
+    if let [window] = &windows[..] {
+        return Ok(vec![(window[0].0, batch.clone())]);
     }
-    let days = rows_of_day.into_iter();
-    days.map(|(day, rows)| Ok((day, take_record_batch(batch, &UInt32Array::from(rows))?))).collect()
+    let windows = windows.into_iter().map(|window| {
+        let first = window[0].0;
+        let mut rows: Vec<u32> = window.into_iter().flat_map(|(_, rows)| rows).collect();
+        rows.sort_unstable();
+        Ok((first, take_record_batch(batch, &UInt32Array::from(rows))?))
+    });
+    windows.collect()
 }
 
 /// The column `time` of a batch.
@@ -83,17 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_parted_by_day() {
+    fn rows_are_parted_by_windows() {
         let schema = schema(&["host"], &["a"]);
         let given = [-1, NANOS_PER_DAY, 0, -2].map(|time| Row::at(time).field("a", time));
-        let days = split_by_day(&batch(&schema, &given)).unwrap();
-        let days: Vec<_> = days.iter().map(|(day, part)| (day.as_nanos(), rows(part))).collect();
-        let [before, second, first, earlier] = given;
-        let expected = [
-            (-NANOS_PER_DAY, vec![before, earlier]),
-            (0, vec![first]),
-            (NANOS_PER_DAY, vec![second]),
-        ];
-        assert_eq!(days, expected);
+        let parted = |window_rows| {
+            let windows = split_by_window(&batch(&schema, &given), window_rows).unwrap();
+            let windows = windows.iter().map(|(day, part)| (day.as_nanos(), rows(part)));
+            windows.collect::<Vec<_>>()
+        };
+        let [before, second, first, earlier] = given.clone();
+        let last_days = vec![second.clone(), first.clone()];
+        let first_day = (-NANOS_PER_DAY, vec![before, earlier]);
+        let days = [first_day.clone(), (0, vec![first]), (NANOS_PER_DAY, vec![second])];
+        assert_eq!(parted(1), days);
+        assert_eq!(parted(2), [first_day, (0, last_days)]);
+        assert_eq!(parted(4), [(-NANOS_PER_DAY, given.to_vec())]);
     }
 }

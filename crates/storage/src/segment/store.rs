@@ -19,7 +19,7 @@ use tracing::warn;
 use super::SegmentMeta;
 use super::footers::FooterCache;
 use super::path::segment_path;
-use super::sort::{sort_rows, split_by_day};
+use super::sort::{sort_rows, split_by_window};
 use super::writer::{
     EncodedSegment, FIRST_TAG_KEYS_KEY, FORMAT_KEY, FORMAT_VERSION, ROW_GROUP_ROWS, SegmentWriter,
 };
@@ -37,34 +37,46 @@ pub(crate) struct SegmentStore {
     files: Arc<FileStore>,
     footers: FooterCache,
     next_file: AtomicU64,
-    row_group_rows: usize,
+    shape: SegmentShape,
     /// Files of removed segments that no reader needs any more.
     unreferenced: Mutex<Vec<String>>,
+}
+
+/// How rows are cut into segments, and segments into row groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentShape {
+    /// Rows of a row group, [`ROW_GROUP_ROWS`] but in tests.
+    pub(crate) row_group_rows: usize,
+    /// Neighbouring days share a segment as long as they have no more rows.
+    pub(crate) window_rows: u64,
+}
+
+impl SegmentShape {
+    /// With windows of so many rows.
+    pub(crate) fn of_windows(window_rows: u64) -> Self {
+        SegmentShape { row_group_rows: ROW_GROUP_ROWS, window_rows }
+    }
 }
 
 impl SegmentStore {
     /// The segments in `files`. New ones are numbered from `next_file` on, which must be greater
     /// than [`file_number`](super::file_number) of any file there is.
-    pub(crate) fn new(files: Arc<FileStore>, next_file: u64) -> Arc<Self> {
-        SegmentStore::with_row_groups_of(files, next_file, ROW_GROUP_ROWS)
-    }
-
-    /// The same with another size of row groups, so that tests need few rows to have many.
-    pub(crate) fn with_row_groups_of(
-        files: Arc<FileStore>,
-        next_file: u64,
-        row_group_rows: usize,
-    ) -> Arc<Self> {
+    pub(crate) fn new(files: Arc<FileStore>, next_file: u64, shape: SegmentShape) -> Arc<Self> {
         Arc::new(SegmentStore {
             files,
             footers: FooterCache::default(),
             next_file: AtomicU64::new(next_file),
-            row_group_rows,
+            shape,
             unreferenced: Mutex::default(),
         })
     }
 
-    /// A writer of a new segment of this measurement and UTC day.
+    /// Neighbouring days share a segment as long as they have no more rows.
+    pub(crate) fn window_rows(&self) -> u64 {
+        self.shape.window_rows
+    }
+
+    /// A writer of a new segment of this measurement with rows from this UTC day on.
     ///
     /// # Errors
     /// [`StorageError::Parquet`] if the schema cannot be stored.
@@ -75,7 +87,7 @@ impl SegmentStore {
         schema: &Arc<Schema>,
     ) -> Result<SegmentWriter, StorageError> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        SegmentWriter::new(segment_path(id, day, number), id, schema, self.row_group_rows)
+        SegmentWriter::new(segment_path(id, day, number), id, schema, self.shape.row_group_rows)
     }
 
     /// Stores an encoded segment durably.
@@ -86,8 +98,8 @@ impl SegmentStore {
         self.files.put(&segment.path, segment.bytes.clone(), PutKind::Create).await
     }
 
-    /// Stores rows of `schema.arrow()` in any order as segments, one per UTC day with rows, days
-    /// ascending. The rows must not hold an identity twice unless the measurement allows it.
+    /// Stores rows of `schema.arrow()` in any order as segments, one per window of days with
+    /// rows, windows ascending. The rows must not hold an identity twice unless the measurement allows it.
     ///
     /// # Errors
     /// [`StorageError::Io`] if a file cannot be written, [`StorageError::Invalid`] if columns are
@@ -114,7 +126,7 @@ impl SegmentStore {
     ) -> Result<Vec<EncodedSegment>, StorageError> {
         let rows = concat_batches(&schema.arrow(), batches)?;
         let mut segments = Vec::new();
-        for (day, rows) in split_by_day(&sort_rows(schema, &rows)?)? {
+        for (day, rows) in split_by_window(&sort_rows(schema, &rows)?, self.window_rows())? {
             let mut writer = self.writer(id, day, schema)?;
             writer.write(&rows)?;
             segments.push(writer.finish()?);
@@ -174,7 +186,7 @@ impl SegmentHandle {
 
     /// Number of row groups, as far as known without opening the file.
     pub(crate) fn expected_row_groups(&self) -> usize {
-        (self.meta.rows as usize).div_ceil(self.store.row_group_rows)
+        (self.meta.rows as usize).div_ceil(self.store.shape.row_group_rows)
     }
 
     /// The segment is no longer live: once the last handle is gone, the next

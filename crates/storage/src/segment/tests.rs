@@ -13,9 +13,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::prune::plan_row_group;
 use super::test_rows::{Row, batch, rows, schema};
-use super::{SegmentHandle, SegmentReader, SegmentStore, Selection};
+use super::writer::ROW_GROUP_ROWS;
+use super::{SegmentHandle, SegmentReader, SegmentShape, SegmentStore, Selection};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path};
+
+/// Every day by itself.
+const DAYS: SegmentShape = SegmentShape { row_group_rows: ROW_GROUP_ROWS, window_rows: 0 };
 
 fn id() -> MeasurementId {
     MeasurementId::new("db", "a b/c")
@@ -64,7 +68,7 @@ fn seconds(from: i64, to: i64) -> TimeRanges {
 #[tokio::test]
 async fn what_is_written_is_read_back_sorted() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SegmentStore::new(FileStore::local(folder.path()).unwrap(), 1);
+    let store = SegmentStore::new(FileStore::local(folder.path()).unwrap(), 1, DAYS);
     let schema = schema(&["host", "dc"], &["a", "s"]);
     let given = [
         Row::at(2).tag("host", "b").field("a", 1),
@@ -88,7 +92,7 @@ async fn what_is_written_is_read_back_sorted() {
 
 #[tokio::test]
 async fn a_selection_reads_only_its_columns_and_times() {
-    let store = SegmentStore::new(FileStore::in_memory(), 1);
+    let store = SegmentStore::new(FileStore::in_memory(), 1, DAYS);
     let schema_then = schema(&["dc", "host"], &["a", "s"]);
     let segments = write(&store, &schema_then, &many_rows(3, 100)).await;
     let schema_now = schema(&["dc", "host", "new"], &["a", "s", "b"]).arrow();
@@ -112,7 +116,7 @@ async fn a_selection_reads_only_its_columns_and_times() {
 
 #[tokio::test]
 async fn pages_of_other_series_and_times_are_not_read() {
-    let store = SegmentStore::new(FileStore::in_memory(), 1);
+    let store = SegmentStore::new(FileStore::in_memory(), 1, DAYS);
     let schema = schema(&["dc", "host"], &["a"]);
     let segments = write(&store, &schema, &many_rows(20, 8000)).await;
     let footer = segments[0].footer().await.unwrap();
@@ -134,7 +138,7 @@ async fn pages_of_other_series_and_times_are_not_read() {
 
 #[tokio::test]
 async fn any_tool_reads_a_segment() {
-    let store = SegmentStore::new(FileStore::in_memory(), 1);
+    let store = SegmentStore::new(FileStore::in_memory(), 1, DAYS);
     let schema = schema(&["dc", "host"], &["a", "s"]);
     let written =
         store.write_rows(&id(), &schema, vec![batch(&schema, &many_rows(2, 50))]).await.unwrap();
@@ -149,7 +153,7 @@ async fn any_tool_reads_a_segment() {
 #[tokio::test]
 async fn damage_is_an_error_that_names_the_file() {
     let files = FileStore::in_memory();
-    let store = SegmentStore::new(Arc::clone(&files), 1);
+    let store = SegmentStore::new(Arc::clone(&files), 1, DAYS);
     let schema = schema(&["dc", "host"], &["a", "s"]);
     let segments = write(&store, &schema, &many_rows(2, 1000)).await;
     let path = segments[0].meta().path.clone();
@@ -166,14 +170,14 @@ async fn damage_is_an_error_that_names_the_file() {
     let pages = zeroed(100..500);
     for damaged in [cut, tail, footer, pages] {
         files.put(&path, damaged, PutKind::Overwrite).await.unwrap();
-        let fresh = SegmentStore::new(Arc::clone(&files), 1);
+        let fresh = SegmentStore::new(Arc::clone(&files), 1, DAYS);
         let segment = fresh.handle(Arc::clone(segments[0].meta()));
         let error = read(&segment, selection(schema.arrow(), TimeRanges::all())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains(&path), "{error}");
     }
     files.delete(&path).await.unwrap();
-    let fresh = SegmentStore::new(Arc::clone(&files), 1);
+    let fresh = SegmentStore::new(Arc::clone(&files), 1, DAYS);
     let segment = fresh.handle(Arc::clone(segments[0].meta()));
     let error = read(&segment, selection(schema.arrow(), TimeRanges::all())).await.unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
@@ -182,7 +186,7 @@ async fn damage_is_an_error_that_names_the_file() {
 #[tokio::test]
 async fn a_removed_file_goes_after_its_last_reader() {
     let files = FileStore::in_memory();
-    let store = SegmentStore::new(Arc::clone(&files), 1);
+    let store = SegmentStore::new(Arc::clone(&files), 1, DAYS);
     let schema = schema(&["host"], &["a"]);
     let segment = write(&store, &schema, &[Row::at(1).field("a", 1)]).await.remove(0);
     let location = object_path(&segment.meta().path).unwrap();

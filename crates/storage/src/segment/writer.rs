@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::time::NANOS_PER_DAY;
 use highwater_core::{ColumnRole, FieldType, MeasurementId, Schema, SequenceNumber, TimeRange};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -101,8 +100,7 @@ impl SegmentWriter {
         })
     }
 
-    /// Appends rows of `schema.arrow()`, which must follow the rows before in `(tags, time)` and
-    /// lie within the same UTC day. Takes processor time, so call it where that is no harm.
+    /// Appends rows of `schema.arrow()`, which must follow the rows before in `(tags, time)`. Takes processor time, so call it where that is no harm.
     ///
     /// # Errors
     /// [`StorageError::Parquet`] if they cannot be encoded, [`StorageError::Invalid`] if columns
@@ -131,14 +129,10 @@ impl SegmentWriter {
     /// [`StorageError::Parquet`] if the last rows cannot be encoded.
     ///
     /// # Panics
-    /// If the rows are none, or of more than one UTC day.
+    /// If there are no rows.
     pub(crate) fn finish(mut self) -> Result<EncodedSegment, StorageError> {
         let times = self.bounds.times();
-        let day = times.start.start_of_day();
-        assert!(
-            !times.is_empty() && times.end <= day.saturating_add(NANOS_PER_DAY),
-            "a segment holds rows of one UTC day, not of {times}"
-        );
+        assert!(!times.is_empty(), "a segment without rows");
         let keys = KeyValue::new(FIRST_TAG_KEYS_KEY.to_owned(), self.first_tag_keys.join(","));
         self.parquet.append_key_value_metadata(keys);
         let SegmentWriter { path, parquet, rows, bounds, .. } = self;

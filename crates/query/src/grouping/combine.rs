@@ -1,0 +1,109 @@
+//! The chunks of all workers as one answer.
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{filter, not};
+use datafusion::common::Result;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+
+use super::worker::{Chunk, Grouping};
+
+/// The answer: groups that are in one chunk only as they are, the others merged.
+///
+/// # Errors
+/// Those of the aggregates.
+pub(super) fn combine(grouping: &Grouping, chunks: Vec<Chunk>) -> Result<Vec<RecordBatch>> {
+    let mut answers = Vec::with_capacity(chunks.len() + 1);
+    let mut shared = Vec::new();
+    let is_shared = shared_groups(grouping, &chunks)?;
+    for (chunk, is_shared) in chunks.into_iter().zip(is_shared) {
+        match is_shared {
+            None => answers.push(chunk.finish(grouping)?),
+            Some(is_shared) => {
+                shared.push(chunk.filtered(&is_shared)?);
+                answers.push(chunk.filtered(&not(&is_shared)?)?.finish(grouping)?);
+            }
+        }
+    }
+    if !shared.is_empty() {
+        answers.push(merged(grouping, &shared)?);
+    }
+    answers.retain(|answer| answer.num_rows() > 0);
+    Ok(answers)
+}
+
+/// Per chunk: which groups are in other chunks too; `None` if none are.
+fn shared_groups(grouping: &Grouping, chunks: &[Chunk]) -> Result<Vec<Option<BooleanArray>>> {
+    if chunks.len() < 2 {
+        return Ok(chunks.iter().map(|_| None).collect());
+    }
+    let mut keys = grouping.no_keys()?;
+    let mut groups = Vec::with_capacity(chunks.len());
+    let mut times_met: Vec<u8> = Vec::new();
+    for chunk in chunks {
+        let mut numbers = Vec::new();
+        keys.number(&chunk.keys, &mut numbers)?;
+        times_met.resize(keys.len(), 0);
+        for &group in &numbers {
+            times_met[group] = times_met[group].saturating_add(1);
+        }
+        groups.push(numbers);
+    }
+    let is_shared = |numbers: Vec<usize>| {
+        let is_shared: BooleanArray =
+            numbers.iter().map(|&group| Some(times_met[group] > 1)).collect();
+        Some(is_shared).filter(|is_shared| is_shared.true_count() > 0)
+    };
+    Ok(groups.into_iter().map(is_shared).collect())
+}
+
+/// Merges groups that are in several chunks.
+fn merged(grouping: &Grouping, chunks: &[Chunk]) -> Result<RecordBatch> {
+    let mut keys = grouping.no_keys()?;
+    let mut accumulators = grouping.accumulators()?;
+    let mut numbers = Vec::new();
+    for chunk in chunks {
+        keys.number(&chunk.keys, &mut numbers)?;
+        for (own, state) in accumulators.iter_mut().zip(&chunk.states) {
+            own.merge_batch(state, &numbers, keys.len())?;
+        }
+    }
+    let answers = accumulators.iter_mut().map(|own| own.evaluate(EmitTo::All));
+    answer(grouping, keys.arrays(0..keys.len())?, answers)
+}
+
+impl Chunk {
+    fn filtered(&self, wanted: &BooleanArray) -> Result<Chunk> {
+        let kept = |array: &ArrayRef| Ok(filter(array, wanted)?);
+        let states = self.states.iter().map(|state| state.iter().map(kept).collect());
+        Ok(Chunk {
+            keys: self.keys.iter().map(kept).collect::<Result<_>>()?,
+            states: states.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The answers of groups that are complete.
+    fn finish(self, grouping: &Grouping) -> Result<RecordBatch> {
+        let rows = self.rows();
+        let each: Vec<usize> = (0..rows).collect();
+        let aggregates = self.states.into_iter().zip(&grouping.aggregates);
+        let answers = aggregates.map(|(mut state, aggregate)| {
+            if aggregate.is_partial {
+                return Ok(state.remove(0));
+            }
+            let mut own: Box<dyn GroupsAccumulator> =
+                aggregate.function.create_groups_accumulator()?;
+            own.merge_batch(&state, &each, rows)?;
+            own.evaluate(EmitTo::All)
+        });
+        answer(grouping, self.keys, answers)
+    }
+}
+
+fn answer(
+    grouping: &Grouping,
+    keys: Vec<ArrayRef>,
+    answers: impl Iterator<Item = Result<ArrayRef>>,
+) -> Result<RecordBatch> {
+    let columns = keys.into_iter().map(Ok).chain(answers).collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(grouping.schema.clone(), columns)?)
+}
