@@ -4,6 +4,7 @@
 //! old pieces or the new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -161,21 +162,35 @@ fn changed_pieces(
     Ok(starts.into_iter().filter(differs).collect())
 }
 
-/// The rows of each piece as comparable bytes, in a fixed order.
-fn rows_by_piece(
-    batches: &[RecordBatch],
-) -> Result<BTreeMap<i64, BTreeSet<Vec<u8>>>, AggregationError> {
-    let mut pieces: BTreeMap<i64, BTreeSet<Vec<u8>>> = BTreeMap::new();
+/// Per piece: how many rows it has, and the sum of their hashes, which does not depend on their
+/// order. The hasher has no keys, so that equal rows have equal hashes in both calls.
+fn rows_by_piece(batches: &[RecordBatch]) -> Result<BTreeMap<i64, (u64, u64)>, AggregationError> {
+    let mut pieces: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
     for batch in batches {
         let schema = batch.schema();
         let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone()));
         let converter = RowConverter::new(fields.collect()).map_err(StorageError::from)?;
         let rows = converter.convert_columns(batch.columns()).map_err(StorageError::from)?;
+        let (mut last, mut of_last) = (None, (0, 0));
         for (start, row) in piece_starts(batch).iter().zip(rows.iter()) {
-            pieces.entry(*start).or_default().insert(row.as_ref().to_vec());
+            if last != Some(*start) {
+                add_rows(&mut pieces, last, of_last);
+                (last, of_last) = (Some(*start), (0, 0));
+            }
+            let mut hasher = DefaultHasher::new();
+            hasher.write(row.as_ref());
+            of_last = (of_last.0 + 1, of_last.1.wrapping_add(hasher.finish()));
         }
+        add_rows(&mut pieces, last, of_last);
     }
     Ok(pieces)
+}
+
+fn add_rows(pieces: &mut BTreeMap<i64, (u64, u64)>, start: Option<i64>, rows: (u64, u64)) {
+    if let Some(start) = start {
+        let piece = pieces.entry(start).or_default();
+        *piece = (piece.0 + rows.0, piece.1.wrapping_add(rows.1));
+    }
 }
 
 /// Counts a finished run and moves the watermark to `closing`, if everything before it is

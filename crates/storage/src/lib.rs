@@ -20,6 +20,7 @@ mod flush;
 mod inspect;
 mod manifest;
 mod memtable;
+mod parallel;
 mod planned;
 mod recovery;
 mod scan;

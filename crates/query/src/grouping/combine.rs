@@ -7,6 +7,9 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::worker::{Chunk, Grouping};
 
+/// So few groups are left out of a chunk without copying the others.
+const FEW: usize = 16;
+
 /// The answer: groups that are in one chunk only as they are, the others merged.
 ///
 /// # Errors
@@ -20,7 +23,9 @@ pub(super) fn combine(grouping: &Grouping, chunks: Vec<Chunk>) -> Result<Vec<Rec
             None => answers.push(chunk.finish(grouping)?),
             Some(is_shared) => {
                 shared.push(chunk.filtered(&is_shared)?);
-                answers.push(chunk.filtered(&not(&is_shared)?)?.finish(grouping)?);
+                for own in chunk.without(&is_shared)? {
+                    answers.push(own.finish(grouping)?);
+                }
             }
         }
     }
@@ -79,6 +84,27 @@ impl Chunk {
             keys: self.keys.iter().map(kept).collect::<Result<_>>()?,
             states: states.collect::<Result<_>>()?,
         })
+    }
+
+    /// The other groups: slices between the unwanted ones if these are few.
+    fn without(&self, unwanted: &BooleanArray) -> Result<Vec<Chunk>> {
+        if unwanted.true_count() > FEW {
+            return Ok(vec![self.filtered(&not(unwanted)?)?]);
+        }
+        let mut start = 0;
+        let ends = unwanted.values().set_indices().chain([self.rows()]);
+        let parts = ends.map(|end| {
+            let part = self.slice(start, end - start);
+            start = end + 1;
+            part
+        });
+        Ok(parts.filter(|part| part.rows() > 0).collect())
+    }
+
+    fn slice(&self, start: usize, rows: usize) -> Chunk {
+        let slice = |array: &ArrayRef| array.slice(start, rows);
+        let states = self.states.iter().map(|state| state.iter().map(slice).collect());
+        Chunk { keys: self.keys.iter().map(slice).collect(), states: states.collect() }
     }
 
     /// The answers of groups that are complete.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Schema, Timestamp};
@@ -11,6 +10,7 @@ use highwater_core::{Schema, Timestamp};
 use super::tag_keys::TagColumns;
 use super::windows::windows;
 use crate::error::StorageError;
+use crate::parallel::take_rows;
 
 /// The rows sorted by `(tags in schema order, NULL first; time)`; rows that are equal in these
 /// keep their order.
@@ -27,7 +27,7 @@ pub(crate) fn sort_rows(schema: &Schema, batch: &RecordBatch) -> Result<RecordBa
     }
     order.sort_unstable();
     let rows: UInt32Array = order.into_iter().map(|(_, _, row)| row).collect();
-    Ok(take_record_batch(batch, &rows)?)
+    take_rows(batch, &rows)
 }
 
 /// The rows of each [window](windows) with its first day, windows ascending, rows in the order they
@@ -56,7 +56,7 @@ pub(crate) fn split_by_window(
         let first = window[0].0;
         let mut rows: Vec<u32> = window.into_iter().flat_map(|(_, rows)| rows).collect();
         rows.sort_unstable();
-        Ok((first, take_record_batch(batch, &UInt32Array::from(rows))?))
+        Ok((first, take_rows(batch, &UInt32Array::from(rows))?))
     });
     windows.collect()
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
 use bytes::Bytes;
 use highwater_core::{MeasurementId, Schema, Timestamp};
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -25,6 +24,7 @@ use super::writer::{
 };
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path, run_blocking};
+use crate::parallel::concat_rows;
 
 /// Bytes read at once from the end of a file to find its footer; usually enough for all of it.
 const FOOTER_GUESS_BYTES: u64 = 64 << 10;
@@ -124,7 +124,7 @@ impl SegmentStore {
         schema: &Arc<Schema>,
         batches: &[RecordBatch],
     ) -> Result<Vec<EncodedSegment>, StorageError> {
-        let rows = concat_batches(&schema.arrow(), batches)?;
+        let rows = concat_rows(&schema.arrow(), batches)?;
         let mut segments = Vec::new();
         for (day, rows) in split_by_window(&sort_rows(schema, &rows)?, self.window_rows())? {
             let mut writer = self.writer(id, day, schema)?;

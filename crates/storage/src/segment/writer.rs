@@ -9,12 +9,14 @@ use bytes::Bytes;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{ColumnRole, FieldType, MeasurementId, Schema, SequenceNumber, TimeRange};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
 };
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::bounds::Bounds;
@@ -22,6 +24,7 @@ use super::sort::times_of;
 use super::tag_keys::TagColumns;
 use super::{SegmentMeta, TagBounds};
 use crate::error::StorageError;
+use crate::parallel;
 
 /// Rows per row group; only the last one of a file has fewer.
 pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
@@ -63,12 +66,15 @@ impl EncodedSegment {
     }
 }
 
-/// Encodes one segment in memory.
+/// Encodes one segment in memory, its columns side by side.
 pub(crate) struct SegmentWriter {
     path: String,
     schema: Arc<Schema>,
     row_group_rows: usize,
-    parquet: ArrowWriter<Vec<u8>>,
+    parquet: SerializedFileWriter<Vec<u8>>,
+    row_groups: ArrowRowGroupWriterFactory,
+    /// The columns of the row group that is being written; none between two of them.
+    columns: Vec<ArrowColumnWriter>,
     rows: usize,
     bounds: Bounds,
     first_tag_keys: Vec<String>,
@@ -87,13 +93,17 @@ impl SegmentWriter {
         row_group_rows: usize,
     ) -> Result<Self, StorageError> {
         let properties = properties(id, schema, row_group_rows);
-        let parquet = ArrowWriter::try_new(Vec::new(), schema.arrow(), Some(properties))
-            .map_err(|source| StorageError::Parquet { path: path.clone(), source })?;
+        let (parquet, row_groups) =
+            ArrowWriter::try_new(Vec::new(), schema.arrow(), Some(properties))
+                .and_then(ArrowWriter::into_serialized_writer)
+                .map_err(|source| failed(&path, source))?;
         Ok(SegmentWriter {
             path,
             schema: Arc::clone(schema),
             row_group_rows,
             parquet,
+            row_groups,
+            columns: Vec::new(),
             rows: 0,
             bounds: Bounds::new(schema),
             first_tag_keys: Vec::new(),
@@ -114,8 +124,54 @@ impl SegmentWriter {
             tags.append_key(row, &mut key);
             self.first_tag_keys.push(to_hex(&key));
         }
-        self.rows += batch.num_rows();
-        self.parquet.write(batch).map_err(|source| self.failed(source))
+        let mut written = 0;
+        while written < batch.num_rows() {
+            let free = self.row_group_rows - self.rows % self.row_group_rows;
+            let rows = free.min(batch.num_rows() - written);
+            self.write_columns(&batch.slice(written, rows))?;
+            written += rows;
+            self.rows += rows;
+            if rows == free {
+                self.close_row_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends rows to the row group.
+    fn write_columns(&mut self, rows: &RecordBatch) -> Result<(), StorageError> {
+        if self.columns.is_empty() {
+            let group = self.parquet.flushed_row_groups().len();
+            let columns = self.row_groups.create_column_writers(group);
+            self.columns = columns.map_err(|source| failed(&self.path, source))?;
+        }
+        let schema = self.schema.arrow();
+        let columns = std::mem::take(&mut self.columns).into_iter();
+        let parts: Vec<_> = columns.zip(schema.fields()).zip(rows.columns()).collect();
+        let values = rows.num_rows() * parts.len();
+        let path = &self.path;
+        self.columns = parallel::map(parts, values, |((mut column, field), values)| {
+            let leaves = compute_leaves(field, values);
+            let written = leaves.and_then(|all| all.iter().try_for_each(|leaf| column.write(leaf)));
+            written.map(|()| column).map_err(|source| failed(path, source))
+        })?;
+        Ok(())
+    }
+
+    fn close_row_group(&mut self) -> Result<(), StorageError> {
+        let columns = std::mem::take(&mut self.columns);
+        let values = self.row_group_rows * columns.len();
+        let path = &self.path;
+        let closed = parallel::map(columns, values, |column| {
+            column.close().map_err(|source| failed(path, source))
+        })?;
+        let failed = |source| failed(path, source);
+        let mut group = self.parquet.next_row_group().map_err(failed)?;
+        for column in closed {
+            column.append_to_row_group(&mut group).map_err(failed)?;
+        }
+        group.close().map_err(failed)?;
+        Ok(())
     }
 
     /// Rows so far.
@@ -133,19 +189,20 @@ impl SegmentWriter {
     pub(crate) fn finish(mut self) -> Result<EncodedSegment, StorageError> {
         let times = self.bounds.times();
         assert!(!times.is_empty(), "a segment without rows");
+        if !self.columns.is_empty() {
+            self.close_row_group()?;
+        }
         let keys = KeyValue::new(FIRST_TAG_KEYS_KEY.to_owned(), self.first_tag_keys.join(","));
         self.parquet.append_key_value_metadata(keys);
         let SegmentWriter { path, parquet, rows, bounds, .. } = self;
-        let bytes = parquet
-            .into_inner()
-            .map_err(|source| StorageError::Parquet { path: path.clone(), source })?;
+        let bytes = parquet.into_inner().map_err(|source| failed(&path, source))?;
         let tags = bounds.into_tags();
         Ok(EncodedSegment { path, bytes: bytes.into(), rows: rows as u64, times, tags })
     }
+}
 
-    fn failed(&self, source: ParquetError) -> StorageError {
-        StorageError::Parquet { path: self.path.clone(), source }
-    }
+fn failed(path: &str, source: ParquetError) -> StorageError {
+    StorageError::Parquet { path: path.to_owned(), source }
 }
 
 fn properties(id: &MeasurementId, schema: &Schema, row_group_rows: usize) -> WriterProperties {
@@ -193,7 +250,9 @@ fn with_field(
         FieldType::Float => properties.set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT),
         FieldType::Boolean => properties.set_column_encoding(path, Encoding::RLE),
         FieldType::String => properties.set_column_dictionary_enabled(path, true),
-        FieldType::Partial => properties.set_column_encoding(path, Encoding::PLAIN),
+        FieldType::Partial => properties
+            .set_column_encoding(path.clone(), Encoding::PLAIN)
+            .set_column_statistics_enabled(path, EnabledStatistics::None),
     }
 }
 
