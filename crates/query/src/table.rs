@@ -8,7 +8,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use highwater_core::{MeasurementId, TimeRanges};
+use highwater_core::{Column, MeasurementId, Schema, TimeRanges};
 use highwater_storage::{Measurement, ScanRequest};
 
 use crate::error::QueryError;
@@ -18,8 +18,8 @@ use crate::session::QuerySession;
 
 /// One measurement of the session's version, limited to a set of instants.
 ///
-/// Columns: `time` (Timestamp(ns), not null), one `Dictionary(Int32, Utf8)` per tag, one column
-/// per field. No duplicate (series, `time`) if it holds points. In no particular order.
+/// Columns: `time` (Timestamp(ns), not null), one `Dictionary(Int32, Utf8)` per tag, by name, one
+/// column per field. No duplicate (series, `time`) if it holds points. In no particular order.
 #[derive(Debug)]
 pub struct MeasurementTable {
     session: QuerySession,
@@ -34,7 +34,10 @@ impl MeasurementTable {
         measurement: Arc<Measurement>,
         times: TimeRanges,
     ) -> Self {
-        let schema = measurement.schema().arrow();
+        let (mut tags, fields): (Vec<_>, Vec<_>) =
+            measurement.schema().columns().partition(Column::is_tag);
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+        let schema = Schema::of(tags.into_iter().chain(fields)).arrow();
         MeasurementTable { session, measurement, times, schema }
     }
 

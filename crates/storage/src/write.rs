@@ -2,7 +2,8 @@
 //!
 //! Deciding is pure; the commit thread carries the decision out.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
@@ -129,6 +130,22 @@ pub(crate) fn columns_of(batch: &PointBatch) -> impl Iterator<Item = (&str, Colu
         is_used.then_some((&**name, ColumnRole::Field(field_type)))
     });
     tags.map(|(tag, _)| (tag, ColumnRole::Tag)).chain(fields)
+}
+
+/// The tags of a batch, those with the most values first.
+///
+/// Rows are sorted by their tags in the order in which these were added. A tag that tells most
+/// series apart, a host name say, then keeps each of its values in one place, while one with two
+/// values in front would spread every host over two.
+pub(crate) fn tags_by_values(batch: &PointBatch) -> Vec<&str> {
+    let mut values: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
+    for (tag, value) in batch.tag_sets.iter().flat_map(|tag_set| tag_set.iter()) {
+        values.entry(tag).or_default().insert(value);
+    }
+    let mut tags: Vec<(&str, usize)> =
+        values.into_iter().map(|(tag, values)| (tag, values.len())).collect();
+    tags.sort_by_key(|(_, values)| Reverse(*values));
+    tags.into_iter().map(|(tag, _)| tag).collect()
 }
 
 /// Integers for a field declared as a time are nanoseconds.

@@ -123,8 +123,9 @@ impl Definition {
     ) -> Result<Vec<GroupColumn>, DefinitionError> {
         match (&self.group_by, source) {
             (GroupBy::AllTags, SourceColumns::Points(schema)) => {
-                let tags = schema.tags().iter();
-                Ok(tags.map(|tag| group(tag, Some(ColumnRole::Tag))).collect())
+                let mut tags: Vec<&Arc<str>> = schema.tags().iter().collect();
+                tags.sort();
+                Ok(tags.into_iter().map(|tag| group(tag, Some(ColumnRole::Tag))).collect())
             }
             (GroupBy::AllTags, SourceColumns::Partials(parent)) => Ok(parent.groups.clone()),
             (GroupBy::Columns(columns), SourceColumns::Points(schema)) => {

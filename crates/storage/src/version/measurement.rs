@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::BooleanArray;
-use highwater_core::{MeasurementId, PointBatch, Schema, SequenceNumber, TimeRange, Timestamp};
+use highwater_core::{
+    ColumnRole, MeasurementId, PointBatch, Schema, SequenceNumber, TimeRange, Timestamp,
+};
 
 use crate::changes::ChangeMap;
 use crate::columns::{Columns, Place};
@@ -15,7 +17,7 @@ use crate::scan::source::visible;
 use crate::scan::{Scan, ScanRequest, ScanSources, SortedRows};
 use crate::segment::{SegmentHandle, SegmentMeta};
 use crate::series::SeriesIndex;
-use crate::write::columns_of;
+use crate::write::{columns_of, tags_by_values};
 
 /// A measurement: its columns, and everything stored of it at one commit.
 #[derive(Clone, Debug)]
@@ -127,6 +129,14 @@ impl Measurement {
         points: &PointBatch,
         seq: SequenceNumber,
     ) -> Result<(), StorageError> {
+        let is_new_tag = |(name, role): (&str, ColumnRole)| {
+            role == ColumnRole::Tag && self.columns.place(name).is_none()
+        };
+        if columns_of(points).any(is_new_tag) {
+            for tag in tags_by_values(points) {
+                self.columns.insert(tag, ColumnRole::Tag);
+            }
+        }
         for (name, role) in columns_of(points) {
             self.columns.insert(name, role);
         }
