@@ -131,3 +131,15 @@ fn queries_at_once_are_limited() {
     assert_eq!(server.q("SELECT v FROM m"), "1.0");
     assert_eq!(server.metric("highwater_query_active_queries"), Some(0.0));
 }
+
+/// A column of tags that no row has.
+#[test]
+fn tags_of_no_row_are_null_in_every_format() {
+    let server = server();
+    server.w("ns", "m v=1 1767225600000000000\nm,rack=q v=1 1767312000000000000");
+    let sql = "SELECT rack, count(*) AS n FROM m WHERE time < '2026-01-02' GROUP BY rack";
+    assert_eq!(server.q(sql), ",1");
+    for format in ["json", "jsonl", "pretty"] {
+        server.query(sql, serde_json::json!({ "format": format })).expect(200);
+    }
+}

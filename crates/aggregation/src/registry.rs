@@ -1,5 +1,6 @@
 //! Adding, changing and removing definitions: each change is one commit, or nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_core::{MeasurementId, Schema, TimeRange};
@@ -9,11 +10,13 @@ use tracing::{info, warn};
 use crate::catalog::{
     Aggregate, DefinitionDocument, Origin, definition_key, of_rules, progress_key,
 };
-use crate::definition::{AggregateId, AggregateRule, Definition, compile_all};
+use crate::definition::{
+    AggregateId, AggregateRule, Definition, Resolved, SourceColumns, compile_all,
+};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::filter;
-use crate::rules::{DatabaseRules, Rules, set};
+use crate::rules::{DatabaseRules, MeasurementRule, Rules, set};
 use crate::runtime::{Aggregates, Created};
 
 impl Aggregates {
@@ -31,12 +34,15 @@ impl Aggregates {
         let reader = self.reader(&database.into())?;
         let mut edits = Vec::new();
         let mut ids = Vec::new();
-        for definition in compiled_with(&reader, database, members)? {
+        let definitions = compiled_with(&reader, database, members)?;
+        check_sources(&reader, &definitions, &[], |_| true)?;
+        for definition in definitions {
             let existing = reader.catalog().get(&definition.id.name);
             if existing.is_some_and(|one| one.document.rule != definition.rule) {
                 let name = &definition.id.name;
-                let reason =
-                    format!("{name} is defined differently; drop it first, or send the same");
+                let reason = format!(
+                    "{name} is defined differently; drop it with its data first, or send the same"
+                );
                 return Err(AggregationError::Conflict(reason));
             }
             if existing.is_none_or(|one| one.document.detached) {
@@ -157,7 +163,13 @@ fn aggregate_edits(
 ) -> Result<Vec<Edit>, AggregationError> {
     let rules = wanted.definitions.iter().map(|definition| definition.rule.clone()).collect();
     let mut edits = Vec::new();
-    for definition in compiled_with(reader, database, rules)? {
+    let definitions = compiled_with(reader, database, rules)?;
+    let is_kept = |definition: &Definition| {
+        let existing = reader.catalog().get(&definition.id.name);
+        existing.is_some_and(|one| !one.document.detached && one.document.rule == definition.rule)
+    };
+    check_sources(reader, &definitions, &wanted.measurements, |one| !is_kept(one))?;
+    for definition in definitions {
         let existing = reader.catalog().get(&definition.id.name);
         match existing.map(|one| (one.document.detached, one.document.rule == definition.rule)) {
             Some((false, true)) => continue,
@@ -193,6 +205,64 @@ fn compiled_with(
     let definitions = compile_all(&together).map_err(of_rules)?;
     filter::check(&reader.session().state(), &definitions)?;
     Ok(definitions.into_iter().filter(|one| is_given(&one.id.name)).collect())
+}
+
+/// Checks that definitions, sources first, fit what is known of their sources, so that none is
+/// stored that could not be read. One that is there already and need not fit stays as it is.
+fn check_sources(
+    reader: &Reader,
+    definitions: &[Definition],
+    declared: &[MeasurementRule],
+    must_fit: impl Fn(&Definition) -> bool,
+) -> Result<(), AggregationError> {
+    let mut known: BTreeMap<&str, Resolved> = BTreeMap::new();
+    for definition in definitions {
+        match resolved(reader, definition, declared, &known) {
+            Ok(resolved) => drop(known.insert(&definition.id.name, resolved)),
+            Err(error) if must_fit(definition) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn resolved(
+    reader: &Reader,
+    definition: &Definition,
+    declared: &[MeasurementRule],
+    known: &BTreeMap<&str, Resolved>,
+) -> Result<Resolved, AggregationError> {
+    let Some(parent) = definition.parent() else {
+        let schema = schema_of(reader, &definition.root, declared);
+        if let Some(condition) = &definition.filter {
+            filter::check_type(&reader.session().state(), condition, &schema)
+                .map_err(|error| error.of_aggregate(&definition.id.name))?;
+        }
+        return Ok(definition.resolve(SourceColumns::Points(&schema))?);
+    };
+    let stored = match (known.get(&*parent.name), reader.catalog().get(&parent.name)) {
+        (Some(parent), _) => return Ok(definition.resolve(SourceColumns::Partials(parent))?),
+        (None, Some(parent)) => reader.resolve(parent)?,
+        (None, None) => {
+            return Err(AggregationError::NoSuchAggregate {
+                database: parent.database.to_string(),
+                name: parent.name.to_string(),
+            });
+        }
+    };
+    Ok(definition.resolve(SourceColumns::Partials(&stored))?)
+}
+
+/// The columns of a measurement, and those that are about to be declared.
+fn schema_of(reader: &Reader, id: &MeasurementId, declared: &[MeasurementRule]) -> Schema {
+    let stored = reader.session().version().measurement(id);
+    let declared = declared.iter().filter(|rule| rule.name == id.measurement);
+    let mut schema = stored.map_or_else(Schema::default, |stored| Schema::clone(stored.schema()));
+    for column in declared.flat_map(|rule| &rule.columns) {
+        // A column that is there stays what it is.
+        schema.add(column.clone());
+    }
+    schema
 }
 
 /// What has to be stored for a definition that is new, changed or attached again.

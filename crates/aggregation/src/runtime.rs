@@ -161,7 +161,7 @@ impl Aggregates {
     /// # Errors
     /// If a definition does not fit its source any more.
     pub fn list(&self, database: &str) -> Result<Vec<AggregateStatus>, AggregationError> {
-        self.shared.statuses(&self.reader(&database.into())?)
+        Ok(self.shared.statuses(&self.reader(&database.into())?))
     }
 
     /// One aggregate.
@@ -172,7 +172,7 @@ impl Aggregates {
         let reader = self.reader(&database.into())?;
         let aggregate = self.find(&reader, name)?;
         let schedule = self.schedules().lock().get(aggregate.id());
-        status(&reader, aggregate, &schedule)
+        Ok(status(&reader, aggregate, &schedule))
     }
 
     /// Why points must not be written to a measurement of that name, if they must not.
@@ -250,6 +250,10 @@ impl Aggregates {
         let _running = self.lock_refreshes().await;
         let reader = self.reader(&database.into())?;
         let aggregate = self.find(&reader, name)?;
+        if aggregate.document.detached {
+            let reason = format!("{name} is detached; post its definition again first");
+            return Err(AggregationError::Conflict(reason));
+        }
         let document = DefinitionDocument { enabled, ..(*aggregate.document).clone() };
         self.engine().commit(Commit::of([document.put(aggregate.id())?])).await?;
         self.schedules().lock().wake(aggregate.id());
@@ -330,10 +334,7 @@ impl Shared {
     }
 
     /// All aggregates of the reader's database, by name.
-    pub(crate) fn statuses(
-        &self,
-        reader: &Reader,
-    ) -> Result<Vec<AggregateStatus>, AggregationError> {
+    pub(crate) fn statuses(&self, reader: &Reader) -> Vec<AggregateStatus> {
         let schedules = self.schedules.lock();
         let each = reader.catalog().iter();
         each.map(|one| status(reader, one, &schedules.get(one.id()))).collect()

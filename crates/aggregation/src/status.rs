@@ -18,7 +18,8 @@ pub struct AggregateStatus {
     pub name: String,
     /// The measurement or aggregate it reads.
     pub source: String,
-    /// `active`, `disabled`, `failing` (the last refresh failed) or `detached`.
+    /// `active`, `disabled`, `failing` (the last refresh failed, or the source has become one that
+    /// the definition does not fit) or `detached`.
     pub status: &'static str,
     /// Where the definition came from.
     pub origin: Origin,
@@ -50,7 +51,7 @@ pub struct AggregateStatus {
     pub error_count: u64,
     /// When a refresh last succeeded.
     pub last_refresh: Option<Timestamp>,
-    /// Why the last refresh failed, until one succeeds.
+    /// Why the last refresh failed, until one succeeds, or why the definition does not fit.
     pub last_error: Option<String>,
     /// Rows of partials written by refreshes.
     pub rows_recomputed: u64,
@@ -84,7 +85,7 @@ pub(crate) fn status(
     reader: &Reader,
     aggregate: &Aggregate,
     schedule: &Schedule,
-) -> Result<AggregateStatus, AggregationError> {
+) -> AggregateStatus {
     let (document, progress) = (&aggregate.document, &aggregate.progress);
     let definition = &aggregate.definition;
     let now = reader.session().now();
@@ -92,13 +93,19 @@ pub(crate) fn status(
     let stored = reader.session().version().measurement(&aggregate.stored());
     let segments = || stored.into_iter().flat_map(|stored| stored.segments());
     let seconds_since = |at: Timestamp| (now.as_nanos() - at.as_nanos()) as f64 / 1e9;
-    let state = match (document.detached, document.enabled, &schedule.last_error) {
+    // Points may have come that a function does not take.
+    let (columns, misfit) = match columns(reader, aggregate) {
+        Ok(columns) => (columns, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let last_error = misfit.or_else(|| schedule.last_error.clone());
+    let state = match (document.detached, document.enabled, &last_error) {
         (true, _, _) => "detached",
         (false, false, _) => "disabled",
         (false, true, Some(_)) => "failing",
         (false, true, None) => "active",
     };
-    Ok(AggregateStatus {
+    AggregateStatus {
         name: aggregate.name().to_string(),
         source: definition.rule.source.clone(),
         status: state,
@@ -109,7 +116,7 @@ pub(crate) fn status(
             Refresh::OnDemand => "on_demand",
         },
         definition: document.rule.clone(),
-        columns: columns(reader, aggregate)?,
+        columns,
         last_processed: progress.last_processed,
         applied_seq: progress.applied.lowest(),
         stale_buckets: definition.pieces.count_buckets(&stale),
@@ -121,7 +128,7 @@ pub(crate) fn status(
         refresh_count: progress.refresh_count,
         error_count: schedule.error_count,
         last_refresh: progress.last_refresh,
-        last_error: schedule.last_error.clone(),
+        last_error,
         rows_recomputed: progress.rows_recomputed,
         buckets_recomputed: progress.buckets_recomputed,
         revisions: progress.revisions,
@@ -130,7 +137,7 @@ pub(crate) fn status(
         rows: segments().map(|segment| segment.rows).sum(),
         bytes: segments().map(|segment| segment.bytes).sum(),
         version: document.version,
-    })
+    }
 }
 
 fn columns(reader: &Reader, aggregate: &Aggregate) -> Result<Vec<ColumnStatus>, AggregationError> {

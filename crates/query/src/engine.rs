@@ -128,6 +128,14 @@ impl QueryEngineBuilder {
     }
 }
 
+/// A planner with all functions of SQL and without tables, for expressions that stand alone.
+///
+/// # Errors
+/// Those of setting it up.
+pub fn expression_planner() -> Result<SessionState, QueryError> {
+    template(Registry::default(), Limits::default())
+}
+
 fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryError> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_limit(limits.memory_bytes, 1.0)

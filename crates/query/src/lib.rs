@@ -29,7 +29,7 @@ pub mod session;
 pub mod statement;
 pub mod table;
 
-pub use engine::{QueryEngine, QueryEngineBuilder};
+pub use engine::{QueryEngine, QueryEngineBuilder, expression_planner};
 pub use error::QueryError;
 pub use extension::{Extension, Registry};
 pub use limits::Limits;

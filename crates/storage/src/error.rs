@@ -6,6 +6,12 @@ use highwater_core::{ErrorKind, FieldType, MeasurementId, TimeRange};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
+    /// Background work stopped in a way that it never should.
+    #[error("a defect stopped background work: {panic}")]
+    Defect {
+        /// What the panic said.
+        panic: String,
+    },
     /// The object store or the file system refused.
     #[error("could not {action} {path}")]
     Io {
@@ -117,7 +123,7 @@ impl StorageError {
             | StorageError::DeleteRefused { .. }
             | StorageError::Conflict { .. } => ErrorKind::Conflict,
             StorageError::Invalid(_) => ErrorKind::Invalid,
-            StorageError::Arrow(_) => ErrorKind::Internal,
+            StorageError::Arrow(_) | StorageError::Defect { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -4,8 +4,10 @@
 //! Two loops, so that a long compaction never keeps memtables from being flushed. With a clock
 //! that is moved by hand nobody runs them; whoever moves the clock asks for the work.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::select;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +48,7 @@ impl Engine {
             match wake {
                 Wake::Stop => return,
                 Wake::Work if self.flush_due() => {
-                    pause_if_failed("flush", self.flush().await, stop).await
+                    pause_if_failed("flush", guarded(self.flush()).await, stop).await
                 }
                 Wake::Work => {}
             }
@@ -62,10 +64,24 @@ impl Engine {
             };
             match wake {
                 Wake::Stop => return,
-                Wake::Work => pause_if_failed("compaction", self.compact().await, stop).await,
+                Wake::Work => {
+                    pause_if_failed("compaction", guarded(self.compact()).await, stop).await
+                }
             }
         }
     }
+}
+
+/// Makes an error of a panic, so that a defect in one round does not end all rounds to come.
+async fn guarded<T>(
+    work: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(StorageError::Defect { panic: text.unwrap_or("without words").to_owned() })
+    })
 }
 
 async fn pause_if_failed<T>(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Column, FieldType};
+use highwater_query::expression_planner;
 use highwater_storage::RetentionRule;
 
 use super::file::{self, DatabaseFile, MeasurementFile, RetentionFile};
@@ -13,6 +14,7 @@ use super::{MeasurementRule, Rules, set};
 use crate::definition::{
     AggregateRule, Definition, DefinitionError, Step, checked_name, compile_all, span,
 };
+use crate::filter;
 
 /// Rules on their way from text to definitions.
 #[derive(Default)]
@@ -24,6 +26,8 @@ pub(super) struct Loading {
     aggregates: Vec<(Arc<str>, AggregateRule)>,
     /// Where those of files stand, in the same order.
     origins: Vec<Origin>,
+    /// What retention rules name, with their databases, and where they stand.
+    retained: Vec<(Arc<str>, String, Origin)>,
 }
 
 /// Where a rule stands.
@@ -127,6 +131,7 @@ impl Loading {
                 let reason = format!("there is another rule for {}", rule.measurement);
                 return Err(DefinitionError::at("measurement", reason));
             }
+            self.retained.push((Arc::clone(database), rule.measurement.clone(), origin.clone()));
             rules.retention.push(rule);
             Ok(())
         });
@@ -159,8 +164,12 @@ impl Loading {
                 self.note(&self.origins[position].clone(), problem);
             }
         }
+        self.check_retained();
         match compile_all(&self.aggregates) {
-            Ok(definitions) => definitions.into_iter().for_each(|own| self.keep(own)),
+            Ok(definitions) => {
+                self.check_conditions(&definitions);
+                definitions.into_iter().for_each(|own| self.keep(own));
+            }
             Err(problems) => {
                 for (position, problem) in problems {
                     match self.origins.get(position).cloned() {
@@ -168,6 +177,35 @@ impl Loading {
                         None => self.problems.push(problem),
                     }
                 }
+            }
+        }
+    }
+
+    /// Notes retention rules that name an aggregate, as they concern measurements only.
+    fn check_retained(&mut self) {
+        for (database, name, origin) in std::mem::take(&mut self.retained) {
+            let is_it =
+                |(of, rule): &(Arc<str>, AggregateRule)| *of == database && rule.name == name;
+            if self.aggregates.iter().any(is_it) {
+                let reason = format!("{name} is an aggregate; give it a key retention of its own");
+                self.note(&origin, DefinitionError::at("measurement", reason));
+            }
+        }
+    }
+
+    /// Notes the first condition that is none.
+    fn check_conditions(&mut self, definitions: &[Definition]) {
+        let checked = match expression_planner() {
+            Ok(planner) => filter::check(&planner, definitions),
+            Err(error) => Err(DefinitionError::new(error.to_string())),
+        };
+        if let Err(problem) = checked {
+            let named = problem.aggregate.as_deref();
+            let position =
+                self.aggregates.iter().position(|(_, rule)| Some(rule.name.as_str()) == named);
+            match position.and_then(|position| self.origins.get(position)).cloned() {
+                Some(origin) => self.note(&origin, problem),
+                None => self.problems.push(problem),
             }
         }
     }

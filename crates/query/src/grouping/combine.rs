@@ -3,6 +3,7 @@
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{filter, not};
 use datafusion::common::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::worker::{Chunk, Grouping};
@@ -14,10 +15,14 @@ const FEW: usize = 16;
 ///
 /// # Errors
 /// Those of the aggregates.
-pub(super) fn combine(grouping: &Grouping, chunks: Vec<Chunk>) -> Result<Vec<RecordBatch>> {
+pub(super) fn combine(
+    grouping: &Grouping,
+    chunks: Vec<Chunk>,
+    reservation: &MemoryReservation,
+) -> Result<Vec<RecordBatch>> {
     let mut answers = Vec::with_capacity(chunks.len() + 1);
     let mut shared = Vec::new();
-    let is_shared = shared_groups(grouping, &chunks)?;
+    let is_shared = shared_groups(grouping, &chunks, reservation)?;
     for (chunk, is_shared) in chunks.into_iter().zip(is_shared) {
         match is_shared {
             None => answers.push(chunk.finish(grouping)?),
@@ -37,7 +42,11 @@ pub(super) fn combine(grouping: &Grouping, chunks: Vec<Chunk>) -> Result<Vec<Rec
 }
 
 /// Per chunk: which groups are in other chunks too; `None` if none are.
-fn shared_groups(grouping: &Grouping, chunks: &[Chunk]) -> Result<Vec<Option<BooleanArray>>> {
+fn shared_groups(
+    grouping: &Grouping,
+    chunks: &[Chunk],
+    reservation: &MemoryReservation,
+) -> Result<Vec<Option<BooleanArray>>> {
     if chunks.len() < 2 {
         return Ok(chunks.iter().map(|_| None).collect());
     }
@@ -48,6 +57,7 @@ fn shared_groups(grouping: &Grouping, chunks: &[Chunk]) -> Result<Vec<Option<Boo
         let mut numbers = Vec::new();
         keys.number(&chunk.keys, &mut numbers)?;
         times_met.resize(keys.len(), 0);
+        reservation.try_resize(keys.size() + keys.len())?;
         for &group in &numbers {
             times_met[group] = times_met[group].saturating_add(1);
         }

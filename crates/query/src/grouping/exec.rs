@@ -108,8 +108,10 @@ impl ExecutionPlan for GroupRunsExec {
         let rows = context.session_config().batch_size();
         let answer = async move {
             let (chunks, reservations) = group(&input, &grouping, &context).await?;
-            let answer = combine(&grouping, chunks)?;
-            drop(reservations);
+            let consumer = MemoryConsumer::new("GroupRunsExec");
+            let keys = consumer.register(context.memory_pool());
+            let answer = combine(&grouping, chunks, &keys)?;
+            drop((reservations, keys));
             let sliced = answer.iter().flat_map(|batch| sliced(batch, rows));
             Ok::<Vec<RecordBatch>, DataFusionError>(sliced.collect())
         };

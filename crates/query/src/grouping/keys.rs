@@ -25,6 +25,9 @@ pub(super) struct Keys {
     hasher: DefaultHashBuilder,
 }
 
+/// So many texts are kept from one set of groups to the next.
+const MANY_TEXTS: usize = 64 * 1024;
+
 /// One column of the keys: how its values become codes of 64 bits, and back.
 #[derive(Debug)]
 enum KeyColumn {
@@ -82,10 +85,17 @@ impl Keys {
             + self.columns.iter().map(texts).sum::<usize>()
     }
 
-    /// Forgets the groups, but not the texts.
+    /// Forgets the groups, and the texts too if they are many.
     pub(super) fn clear(&mut self) {
         self.codes.clear();
         self.groups.clear();
+        for column in &mut self.columns {
+            if let KeyColumn::Text { numbers, seen, .. } = column
+                && numbers.texts.len() > MANY_TEXTS
+            {
+                (*numbers, *seen) = Default::default();
+            }
+        }
     }
 
     /// Puts the group of every row into `numbers`.
@@ -219,8 +229,18 @@ impl KeyColumn {
                 Ok(make_array(data.build()?))
             }
             KeyColumn::Text { numbers, is_dictionary, .. } => {
-                let keys = Int32Array::new(codes.map(|code| code as i32).collect(), valid);
-                let texts = Arc::new(StringArray::from_iter_values(&numbers.texts));
+                // A dictionary of the texts of these groups only, however many others there are.
+                let mut own: Vec<&Arc<str>> = Vec::new();
+                let mut positions: HashMap<u64, i32> = HashMap::new();
+                let mut position = |code: u64| {
+                    *positions.entry(code).or_insert_with(|| {
+                        own.extend(numbers.texts.get(code as usize));
+                        own.len().saturating_sub(1) as i32
+                    })
+                };
+                let keys: Vec<i32> = codes.map(&mut position).collect();
+                let keys = Int32Array::new(keys.into(), valid);
+                let texts = Arc::new(StringArray::from_iter_values(own));
                 let array = DictionaryArray::try_new(keys, texts)?;
                 if *is_dictionary {
                     return Ok(Arc::new(array));

@@ -167,3 +167,25 @@ fn floats_are_no_keys() {
     assert!(!Keys::support([DataType::Float64].iter()));
     assert!(Keys::of([DataType::Float64].iter()).is_err());
 }
+
+#[test]
+fn a_chunk_has_its_own_texts_only() {
+    let tag = input_schema().field(0).data_type().clone();
+    let mut keys = Keys::of([&tag].into_iter()).unwrap();
+    let mut numbers = Vec::new();
+    for part in 0..3 {
+        let hosts: DictionaryArray<Int32Type> = (0..100)
+            .map(|i| Some(format!("host {}", 100 * part + i)))
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|host| host.as_deref())
+            .collect();
+        keys.clear();
+        keys.number(&[Arc::new(hosts)], &mut numbers).unwrap();
+        let arrays = keys.arrays(10..20).unwrap();
+        let tags = arrays[0].as_dictionary::<Int32Type>();
+        assert_eq!(tags.values().len(), 10);
+        let tags = tags.downcast_dict::<StringArray>().unwrap();
+        assert_eq!(tags.into_iter().next(), Some(Some(&*format!("host {}", 100 * part + 10))));
+    }
+}

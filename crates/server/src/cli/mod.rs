@@ -21,7 +21,7 @@ use crate::serve::{self, ServeFlags};
 
 /// Highwater: a time-series database whose continuous aggregates are always right.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, about, max_term_width = 100)]
+#[command(name = "highwater", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

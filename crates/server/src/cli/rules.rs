@@ -22,6 +22,9 @@ pub(super) fn run(command: &RulesCommand) -> anyhow::Result<()> {
     let RulesCommand::Check { folder } = command;
     let files = read_folder(folder)?;
     let count = files.len();
+    if count == 0 {
+        bail!("there are no rule files (*.yml, *.yaml) in {}", folder.display());
+    }
     match Rules::load(files) {
         Ok(rules) => {
             let aggregates = rules.definitions().count();

@@ -197,7 +197,8 @@ fn push_time(ticks: i64, per_sec: i64, out: &mut String) {
 
 fn dictionary(array: &ArrayRef) -> Result<(Notation, Print<'_>), ArrowError> {
     let array = array.as_any_dictionary();
-    let keys = array.normalized_keys();
+    // Without values all rows are NULL, and nothing is asked for.
+    let keys = if array.values().is_empty() { Vec::new() } else { array.normalized_keys() };
     let (notation, print) = printer(array.values())?;
     Ok((notation, Box::new(move |row, out| print(keys[row], out))))
 }

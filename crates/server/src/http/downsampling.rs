@@ -38,7 +38,8 @@ async fn list(app: App, UrlParams(params): UrlParams<ListParams>) -> Result<Json
     let is_wanted = |rule: &DownsamplingRule| {
         params.source.as_ref().is_none_or(|source| rule.source == *source)
     };
-    let rules = aggregates.iter().filter_map(|one| DownsamplingRule::of(&one.definition));
+    let attached = aggregates.iter().filter(|one| one.status != "detached");
+    let rules = attached.filter_map(|one| DownsamplingRule::of(&one.definition));
     let rules: Vec<DownsamplingRule> = rules.filter(is_wanted).collect();
     Ok(Json(json!({ "downsampling": rules })))
 }

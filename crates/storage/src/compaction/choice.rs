@@ -25,7 +25,7 @@ use crate::segment::SegmentMeta;
 use crate::segment::windows::windows;
 
 /// A segment is rewritten when tombstones take away more than one in so many of its rows.
-const HIDDEN_SHARE: i64 = 4;
+const HIDDEN_SHARE: i128 = 4;
 /// ... or when so many tombstones concern it, and one more for each so many rows.
 const TOMBSTONES: usize = 16;
 const ROWS_PER_TOMBSTONE: u64 = 16 * 1024;
@@ -203,9 +203,9 @@ impl<'a> Window<'a> {
             .flat_map(|tombstone| tombstone.times.within(segment.times).iter().collect::<Vec<_>>())
             .chain([expired])
             .collect();
-        let hidden_nanos: i64 = hidden.iter().map(length).sum();
+        let hidden_nanos: i128 = hidden.iter().map(length).sum();
         let bearable = TOMBSTONES + (segment.rows / ROWS_PER_TOMBSTONE) as usize;
-        if hidden_nanos.saturating_mul(HIDDEN_SHARE) > length(segment.times) {
+        if hidden_nanos * HIDDEN_SHARE > length(segment.times) {
             Some((CompactionReason::HiddenRows, newest))
         } else if concerned.len() > bearable {
             Some((CompactionReason::ManyTombstones(concerned.len()), newest))
@@ -399,6 +399,7 @@ impl Hull {
     }
 }
 
-fn length(range: TimeRange) -> i64 {
-    range.end.as_nanos().saturating_sub(range.start.as_nanos())
+/// In nanoseconds; a range may be longer than 64 bits hold.
+fn length(range: TimeRange) -> i128 {
+    i128::from(range.end.as_nanos()) - i128::from(range.start.as_nanos())
 }

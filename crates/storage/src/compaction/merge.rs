@@ -136,20 +136,22 @@ fn time_with_rows_before(segments: &[Arc<SegmentMeta>], wanted: u64) -> Timestam
         (start.div_euclid(NANOS_PER_MINUTE), end.div_euclid(NANOS_PER_MINUTE) + 1);
     while low < high {
         let middle = low.midpoint(high);
-        if rows_before(segments, middle * NANOS_PER_MINUTE) < wanted {
+        if rows_before(segments, middle.saturating_mul(NANOS_PER_MINUTE)) < wanted {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    Timestamp::from_nanos(low * NANOS_PER_MINUTE)
+    Timestamp::from_nanos(low.saturating_mul(NANOS_PER_MINUTE))
 }
 
 fn rows_before(segments: &[Arc<SegmentMeta>], time: i64) -> u64 {
     let of_segment = |segment: &Arc<SegmentMeta>| {
-        let (start, end) = (segment.times.start.as_nanos(), segment.times.end.as_nanos());
+        // A segment may span all of time, more than 64 bits of nanoseconds.
+        let [start, end, time] =
+            [segment.times.start.as_nanos(), segment.times.end.as_nanos(), time].map(i128::from);
         let passed = (time - start).clamp(0, end - start);
-        (i128::from(segment.rows) * i128::from(passed) / i128::from((end - start).max(1))) as u64
+        (i128::from(segment.rows) * passed / (end - start).max(1)) as u64
     };
     segments.iter().map(of_segment).sum()
 }

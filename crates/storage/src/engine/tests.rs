@@ -495,3 +495,19 @@ async fn a_defect_on_the_commit_thread_is_told() {
     assert!(harness.engine.failure().is_some());
     assert_eq!(harness.read("cpu").await.len(), 1);
 }
+
+/// Three points that are centuries apart, in one segment after another.
+#[tokio::test]
+async fn segments_may_span_all_of_time() {
+    let harness = Harness::with(Settings { compact_segments: 2, ..Settings::default() }).await;
+    let times = ["-9223372036", "-8520336000", "0", "1704067200", "4102444800", "9223372036"];
+    for round in 0..5 {
+        let lines: Vec<String> =
+            times.iter().map(|time| format!("w,round=r{round} x={round} {time}")).collect();
+        harness.write(&lines.join("\n")).await;
+        harness.engine.flush().await.unwrap();
+    }
+    assert!(harness.engine.compact().await.unwrap() > 0);
+    assert_eq!(harness.read("w").await.len(), 5 * times.len());
+    assert!(harness.engine.stats().segments <= 3);
+}

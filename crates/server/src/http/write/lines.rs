@@ -71,8 +71,8 @@ impl Refusals {
         let first = self.reported.first();
         let first = first.map(|refused| format!("line {}: {}", refused.line, refused.reason));
         let rest = match self.mode {
-            WriteMode::StoreGoodLines => "the others are stored",
-            WriteMode::AllOrNothing => "nothing is stored",
+            WriteMode::StoreGoodLines if self.count < self.lines => "the others are stored",
+            _ => "nothing is stored",
         };
         let (first, count, lines) = (first.unwrap_or_default(), self.count, self.lines);
         format!("{}: {first} ({count} of {lines} lines refused, {rest})", self.headline())
