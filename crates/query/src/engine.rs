@@ -166,6 +166,10 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     aggregates.extend(functions::aggregates().into_iter().chain(registry.aggregate_functions));
     builder.window_functions().get_or_insert_default().extend(registry.window_functions);
     let mut state = builder.build();
+    for name in functions::bounded::names() {
+        let inner = state.udf(name)?;
+        state.register_udf(functions::bounded::bounded(inner))?;
+    }
     state.register_function_rewrite(Arc::new(CheckedIntegers))?;
     Ok(state)
 }

@@ -1,5 +1,6 @@
 //! SQL functions of Highwater, one file each.
 
+pub(crate) mod bounded;
 pub(crate) mod checked;
 mod date;
 pub(crate) mod gapfill;

@@ -127,3 +127,32 @@ async fn deep_statements() {
     let list = format!("SELECT usage FROM cpu WHERE cores IN ({})", list.join(","));
     assert_eq!(db.sql(&list).await.split(" / ").count(), 2);
 }
+
+#[tokio::test]
+async fn functions_that_make_much_of_little_are_bounded() {
+    let db = Db::with_cpu().await;
+    for sql in [
+        "SELECT length(repeat('a', 2000000000))",
+        "SELECT length(repeat(host, 2000000000)) FROM cpu",
+        "SELECT length(lpad('a', 2147483647, 'b'))",
+        "SELECT length(rpad(host, 2147483647, 'b')) FROM cpu",
+        "SELECT array_length(array_repeat(1, 2000000000))",
+        "SELECT array_length(array_repeat(repeat('a', 1000000), 1000))",
+        "SELECT array_length(array_resize([1], 2000000000, 0))",
+        "SELECT array_length(range(0, 3000000000))",
+        "SELECT array_length(generate_series(3000000000))",
+        "SELECT array_length(range(TIMESTAMP '2024-01-01', TIMESTAMP '2025-01-01', \
+         INTERVAL '1 millisecond'))",
+    ] {
+        let error = db.try_sql(sql).await.unwrap_err();
+        assert!(matches!(error, QueryError::Resources(_)), "{sql}: {error}");
+    }
+    for (sql, expected) in [
+        ("SELECT length(repeat('ab', 1000000)) AS n", "2000000"),
+        ("SELECT array_length(range(5000000000, 5000000010)) AS n", "10"),
+        ("SELECT lpad('a', 3, 'b') AS n", "bba"),
+        ("SELECT array_length(generate_series(1, 10, 3)) AS n", "4"),
+    ] {
+        assert!(db.sql(sql).await.contains(expected), "{sql}");
+    }
+}
