@@ -7,6 +7,7 @@ mod aggregates;
 mod cli;
 mod continuous_aggregates;
 mod declarative_aggregates;
+mod definitions;
 mod demo;
 mod http;
 mod kill9;
