@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
-use highwater_storage::{Commit, Engine, Version};
+use highwater_storage::{Commit, Engine, Version, guarded};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -284,8 +284,8 @@ impl Aggregates {
         loop {
             let done = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = look.tick() => self.refresh_due().await,
-                _ = age.tick() => self.expire().await,
+                _ = look.tick() => guarded(self.refresh_due()).await,
+                _ = age.tick() => guarded(self.expire()).await,
             };
             if let Err(error) = done {
                 error!(error = &error as &dyn std::error::Error, "background work failed");

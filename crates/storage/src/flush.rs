@@ -76,7 +76,7 @@ struct Encoded {
     max_seq: SequenceNumber,
 }
 
-/// One segment per window of days and memtable generation; there is more than one generation only after
+/// One segment per window of days and memtable generation; there is more than one only after
 /// a flush that failed.
 fn encode_frozen(
     measurement: &Measurement,

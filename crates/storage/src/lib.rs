@@ -44,4 +44,5 @@ pub use scan::{Scan, ScanDescription, ScanRequest};
 pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};
 pub use version::{Measurement, Version};
+pub use worker::guarded;
 pub use write::{RefusedLine, WriteMode, WriteReport};

@@ -73,14 +73,17 @@ impl Engine {
 }
 
 /// Makes an error of a panic, so that a defect in one round does not end all rounds to come.
-async fn guarded<T>(
-    work: impl Future<Output = Result<T, StorageError>>,
-) -> Result<T, StorageError> {
+///
+/// # Errors
+/// [`StorageError::Defect`] for a panic, else those of the work.
+pub async fn guarded<T, E: From<StorageError>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(StorageError::Defect { panic: text.unwrap_or("without words").to_owned() })
+        Err(StorageError::Defect { panic: text.unwrap_or("without words").to_owned() }.into())
     })
 }
 
@@ -95,5 +98,18 @@ async fn pause_if_failed<T>(
             () = stop.cancelled() => {}
             () = sleep(PAUSE_AFTER_FAILURE) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_its_round() {
+        let round: Result<(), StorageError> = guarded(async { panic!("min > max") }).await;
+        assert!(matches!(round, Err(StorageError::Defect { panic }) if panic == "min > max"));
+        let fine: Result<u8, StorageError> = guarded(async { Ok(1) }).await;
+        assert!(matches!(fine, Ok(1)));
     }
 }

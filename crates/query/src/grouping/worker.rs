@@ -138,7 +138,7 @@ impl Chunk {
         self.keys.first().map_or(0, |key| key.len())
     }
 
-    /// Bytes held; texts that chunks share are counted with each.
+    /// Bytes held.
     fn size(&self) -> usize {
         let arrays = self.keys.iter().chain(self.states.iter().flatten());
         arrays.map(|array| array.get_array_memory_size()).sum()

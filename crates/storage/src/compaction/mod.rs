@@ -1,6 +1,6 @@
 //! Compaction: fewer and better segments.
 //!
-//! [`choice`] decides, purely, which segments of some days to rewrite and why; [`merge`] rewrites them
+//! [`choice`] decides, purely, what to rewrite of some days and why; [`merge`] rewrites it
 //! without what is hidden, and [`replace`] puts the result in their place, which is one commit.
 
 mod choice;
