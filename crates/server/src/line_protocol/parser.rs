@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use highwater_core::Timestamp;
 
 use super::head::{Found, Heads, Place, head_end};
@@ -33,8 +33,10 @@ pub(super) struct Parser<'a> {
     line_number: u32,
     /// How many missing fields the batches may still have.
     missing_left: usize,
-    /// How many bytes may still be read again because a string in them was broken.
-    again_left: usize,
+    /// Starts of strings that lead to a broken one.
+    broken: HashSet<usize>,
+    /// Starts of the strings of the refused line at hand.
+    opened: Vec<usize>,
     parsed: Parsed,
 }
 
@@ -51,7 +53,8 @@ impl<'a> Parser<'a> {
             current: None,
             line_number: 1,
             missing_left: options.limits.missing_fields,
-            again_left: body.len().saturating_mul(4),
+            broken: HashSet::default(),
+            opened: Vec::new(),
             parsed: Parsed::default(),
         }
     }
@@ -180,46 +183,43 @@ impl<'a> Parser<'a> {
         end + 1
     }
 
-    /// Position of the newline that ends the refused line which starts at `start`.
-    ///
-    /// Lines without end, one unclosed quote each, could make this read the body again and again;
-    /// once the allowance for that is used up, such a line ends where the string breaks.
+    /// Position of the newline that ends the refused line which starts at `start`: the first one
+    /// that is in no quoted string, or the very first if a string on the way there is broken, that
+    /// is not closed or followed by text.
     fn end_of_refused(&mut self, start: usize) -> usize {
-        let first = text::next_newline(self.body, start);
-        match end_of_fields(self.body, start) {
-            Ok(end) => end,
-            Err(broken) => match self.again_left.checked_sub(broken.saturating_sub(first)) {
-                Some(left) => {
-                    self.again_left = left;
-                    first
-                }
-                None => text::next_newline(self.body, broken),
-            },
-        }
+        let Some(end) = self.end_of_fields(start) else {
+            self.broken.extend(self.opened.drain(..));
+            return text::next_newline(self.body, start);
+        };
+        self.opened.clear();
+        end
     }
-}
 
-/// Position of the newline after `start` that is in no quoted string.
-///
-/// # Errors
-/// A string is not closed or has text after its closing quote: the position of that.
-fn end_of_fields(body: &[u8], start: usize) -> Result<usize, usize> {
-    let Ok(mut at) = head_end(body, start) else { return Ok(text::next_newline(body, start)) };
-    while let Some(found) = memchr::memchr2(b'"', b'\n', &body[at..]).map(|i| at + i) {
-        if body[found] == b'\n' {
-            return Ok(found);
-        }
-        let opens = body[found - 1] == b'=' && !text::is_escaped(body, found - 1);
-        at = found + 1;
-        if opens {
-            let (quote, _) = text::closing_quote(body, at).ok_or(body.len())?;
-            at = quote + 1;
-            if !matches!(body.get(at), None | Some(b',' | b' ' | b'\n' | b'\r')) {
-                return Err(at);
+    /// Lists the strings on its way in `opened`. One from which a broken one was reached before is
+    /// not followed again, so that many lines before the same broken string take linear time.
+    fn end_of_fields(&mut self, start: usize) -> Option<usize> {
+        let body = self.body;
+        let Ok(mut at) = head_end(body, start) else {
+            return Some(text::next_newline(body, start));
+        };
+        while let Some(found) = memchr::memchr2(b'"', b'\n', &body[at..]).map(|i| at + i) {
+            if body[found] == b'\n' {
+                return Some(found);
+            }
+            let opens = body[found - 1] == b'=' && !text::is_escaped(body, found - 1);
+            at = found + 1;
+            if opens {
+                self.opened.push(at);
+                let (quote, _) =
+                    (!self.broken.contains(&at)).then(|| text::closing_quote(body, at))??;
+                at = quote + 1;
+                if !matches!(body.get(at), None | Some(b',' | b' ' | b'\n' | b'\r')) {
+                    return None;
+                }
             }
         }
+        Some(body.len())
     }
-    Ok(body.len())
 }
 
 /// The time of the line whose fields end at `at`, and the start of the next line.

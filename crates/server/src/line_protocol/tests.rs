@@ -644,6 +644,18 @@ fn any_point() -> impl Strategy<Value = Given> {
         })
 }
 
+/// However many refused lines lead to one broken string, the lines behind it are read, and the
+/// body is gone through once.
+#[test]
+fn a_broken_string_swallows_nothing_behind_it() {
+    for refused in [1, 6, 300_000] {
+        let body = " =\"\n\"".repeat(refused) + " =\"\nafter f=2 2\nafter f=3 3";
+        let parsed = read(&body);
+        assert_eq!(points(&parsed), ["after {} f=2.0 @2", "after {} f=3.0 @3"], "{refused}");
+        assert_eq!(parsed.refused_count, refused + 1);
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(given in prop::collection::vec(any_point(), 1..30), crlf: bool) {
@@ -660,7 +672,8 @@ proptest! {
     }
 
     /// Whatever a line holds, the points before and after it are there. (Quotes are left out of
-    /// the good lines, as a broken string may reach up to the next quote of the body.)
+    /// the good lines, as a broken string may reach up to the next quote of the body.) The fuzz
+    /// target in `tests/fuzz` looks for such bytes with more patience.
     #[test]
     fn neighbours_survive_any_bytes(bad in any::<Vec<u8>>(), spiced in "[mf=,\" \\\\i1.#te\r\n-]{0,40}") {
         for bad in [&bad[..], spiced.as_bytes()] {
