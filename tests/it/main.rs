@@ -6,6 +6,7 @@
 mod aggregates;
 mod cli;
 mod continuous_aggregates;
+mod damage;
 mod declarative_aggregates;
 mod definitions;
 mod demo;

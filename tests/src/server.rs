@@ -358,8 +358,12 @@ impl TestServer {
         self.start_again();
     }
 
+    /// A new start over the same data folder, after the process has ended.
+    ///
+    /// # Panics
+    /// If it does not start.
     #[track_caller]
-    fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         let (process, address) = self.launch.spawn();
         self.process = process;
         self.address = address.unwrap_or_else(|| panic!("no start: {}", self.stderr()));

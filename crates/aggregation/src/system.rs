@@ -211,7 +211,9 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
         end_time: Timestamp,
         min_seq: SequenceNumber,
         max_seq: SequenceNumber,
+        damage: Option<&'a str>,
     }
+    let damaged = session.engine().storage().damaged_segments();
     let mut rows = Vec::new();
     for measurement in session.version().measurements(session.database()) {
         let kind = match measurement.kind() {
@@ -228,6 +230,7 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
             end_time: segment.times.end,
             min_seq: segment.min_seq,
             max_seq: segment.max_seq,
+            damage: damaged.get(&segment.path).map(String::as_str),
         }));
     }
     let columns = [
@@ -240,6 +243,7 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
         ("end_time", time_data_type()),
         ("min_seq", DataType::UInt64),
         ("max_seq", DataType::UInt64),
+        ("damage", DataType::Utf8),
     ];
     of_rows(&columns, &rows)
 }

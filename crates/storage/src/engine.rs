@@ -1,6 +1,7 @@
 //! The engine: the one handle through which the layers above write, read and change what is
 //! stored.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -252,6 +253,12 @@ impl Engine {
             segment_bytes: segments().map(|segment| segment.bytes).sum(),
             segment_rows: segments().map(|segment| segment.rows).sum(),
         }
+    }
+
+    /// Live segments in which damage was found since the engine was opened: by path, what is wrong.
+    /// Reading them fails.
+    pub fn damaged_segments(&self) -> BTreeMap<String, String> {
+        self.0.shared.segments.damaged().all()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

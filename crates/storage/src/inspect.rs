@@ -1,4 +1,4 @@
-//! What a file of the log or the manifest says, for people who look into a data folder.
+//! What a file of the log, the manifest or a segment says, for people who look into a data folder.
 
 use std::fmt::Write;
 
@@ -7,9 +7,11 @@ use highwater_core::{MeasurementId, PointBatch, SequenceNumber, TimeRange, Times
 
 use crate::error::StorageError;
 use crate::manifest::{ManifestState, MeasurementState, decode_edits, decode_state};
+use crate::segment::describe_segment;
 use crate::wal::{Record, WalReader};
 
-/// Describes a file of the log (`.wal`) or the manifest (`.edit`, `.checkpoint`), a line per fact.
+/// Describes a file of the log (`.wal`), the manifest (`.edit`, `.checkpoint`) or a segment
+/// (`.parquet`), a line per fact.
 /// A log that cannot be read to its end is described up to there, with the error as last line.
 ///
 /// # Errors
@@ -20,8 +22,11 @@ pub fn describe_file(name: &str, bytes: Bytes) -> Result<String, StorageError> {
         Some("wal") => describe_log(name, bytes),
         Some("edit") => describe_edits(name, &bytes),
         Some("checkpoint") => describe_checkpoint(name, &bytes),
+        Some("parquet") => describe_segment(name, &bytes),
         _ => {
-            let text = format!("{name} is no log (.wal) or manifest (.edit, .checkpoint)");
+            let text = format!(
+                "{name} is no log (.wal), manifest (.edit, .checkpoint) or segment (.parquet)"
+            );
             Err(StorageError::Invalid(text))
         }
     }

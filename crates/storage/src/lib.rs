@@ -8,6 +8,7 @@
 //! what is live, `recovery` brings it back, `compaction` tidies up.
 
 mod changes;
+mod check;
 mod columns;
 mod commit;
 mod committer;
@@ -33,6 +34,7 @@ mod worker;
 mod write;
 
 pub use changes::ChangeMap;
+pub use check::{FolderCheck, check_folder};
 pub use commit::{Commit, Replacement};
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;

@@ -38,7 +38,7 @@ impl FolderLock {
     ///
     /// # Errors
     /// [`StorageError::Locked`] if another process has it.
-    fn take(folder: &Path) -> Result<FolderLock, StorageError> {
+    pub(crate) fn take(folder: &Path) -> Result<FolderLock, StorageError> {
         let path = folder.join(LOCK_FILE);
         let failed = |source: std::io::Error| StorageError::Io {
             action: "lock",

@@ -5,8 +5,10 @@
 //! line makes no sense.
 
 mod aggregate;
+mod check;
 pub(crate) mod client;
 mod config;
+mod inspect;
 mod rules;
 mod sql;
 mod write;
@@ -42,6 +44,10 @@ enum Command {
     /// Check rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Read a whole data folder and say what is damaged; changes nothing
+    Check(check::CheckFlags),
+    /// Show what files of a data folder say
+    Inspect(inspect::InspectFlags),
     /// Print settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -56,6 +62,8 @@ pub fn run() -> ExitCode {
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
         Command::Rules(command) => rules::run(&command),
+        Command::Check(flags) => check::run(&flags),
+        Command::Inspect(flags) => inspect::run(&flags),
         Command::Config(command) => config::run(&command),
     };
     match outcome {

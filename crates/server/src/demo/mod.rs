@@ -19,7 +19,7 @@ mod folder;
 mod history;
 mod late;
 mod live;
-mod progress;
+pub(crate) mod progress;
 mod report;
 mod retention;
 mod server;

@@ -12,7 +12,7 @@ const BAR: &str = "   {spinner} {bar:32} {human_pos} of {human_len}";
 
 /// A bar on stderr that goes away when it is finished; none if stderr is no terminal or
 /// `NO_COLOR` is set.
-pub(super) fn bar(length: u64, unit: &str, with_rate: bool) -> ProgressBar {
+pub(crate) fn bar(length: u64, unit: &str, with_rate: bool) -> ProgressBar {
     if !std::io::stderr().is_terminal() || no_colour() {
         return ProgressBar::hidden();
     }

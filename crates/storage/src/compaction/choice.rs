@@ -63,6 +63,8 @@ pub(crate) struct CompactionInput {
     pub(crate) kind: MeasurementKind,
     /// All live segments.
     pub(crate) segments: Vec<Arc<SegmentMeta>>,
+    /// Paths of those that cannot be read.
+    pub(crate) damaged: BTreeSet<String>,
     /// All tombstones.
     pub(crate) tombstones: Vec<Arc<Tombstone>>,
     /// Rows before it are gone.
@@ -142,7 +144,7 @@ struct Window<'a> {
     limits: &'a Limits,
     /// Oldest first.
     segments: Vec<Arc<SegmentMeta>>,
-    /// Positions of segments that are in a job.
+    /// Positions of segments that are in a job or cannot be in one.
     taken: BTreeSet<usize>,
     jobs: Vec<CompactionJob>,
     /// What becomes of each job.
@@ -156,7 +158,9 @@ impl<'a> Window<'a> {
         mut segments: Vec<Arc<SegmentMeta>>,
     ) -> Self {
         segments.sort_by_key(|segment| (segment.max_seq, segment.min_seq, segment.times.start));
-        let (taken, jobs, results) = Default::default();
+        let is_damaged = |at: &usize| input.damaged.contains(&segments[*at].path);
+        let taken = (0..segments.len()).filter(is_damaged).collect();
+        let (jobs, results) = Default::default();
         Window { input, limits, segments, taken, jobs, results }
     }
 

@@ -25,13 +25,15 @@ fn range(start: i64, end: i64) -> TimeRange {
 fn segment(path: u64, (min, max): (u64, u64), (start, end): (i64, i64), rows: u64) -> SegmentMeta {
     let (min_seq, max_seq) = (seq(min), seq(max));
     let (path, times) = (path.to_string(), range(start, end));
-    SegmentMeta { path, bytes: rows, rows, times, min_seq, max_seq, tags: Vec::new() }
+    let (bytes, footer_at, footer_crc, tags) = (rows, 0, 0, Vec::new());
+    SegmentMeta { path, bytes, footer_at, footer_crc, rows, times, min_seq, max_seq, tags }
 }
 
 fn input(kind: MeasurementKind, segments: Vec<SegmentMeta>, settled: u64) -> CompactionInput {
     let segments = segments.into_iter().map(Arc::new).collect();
     let floor = TimeRange::ALL.start;
-    CompactionInput { kind, segments, tombstones: Vec::new(), floor, settled: seq(settled) }
+    let (damaged, tombstones) = Default::default();
+    CompactionInput { kind, segments, damaged, tombstones, floor, settled: seq(settled) }
 }
 
 fn members(job: &CompactionJob) -> Vec<&str> {
@@ -70,6 +72,22 @@ fn apply(input: &mut CompactionInput, jobs: Vec<CompactionJob>, next_path: &mut 
 
 fn ages(segments: &[Arc<SegmentMeta>]) -> Vec<(SequenceNumber, TimeRange)> {
     segments.iter().map(|segment| (segment.max_seq, segment.times)).collect()
+}
+
+#[test]
+fn a_damaged_segment_is_left_alone_and_nothing_is_joined_across_it() {
+    let segments = (1..=20).map(|at| segment(at, (at, at), (0, 100), 10)).collect();
+    let mut input = input(MeasurementKind::Points, segments, 100);
+    input.damaged.insert("10".to_owned());
+    let jobs = choose(&input, &LIMITS);
+    assert!(!jobs.is_empty());
+    for job in &jobs {
+        let members = members(job);
+        assert!(!members.contains(&"10"), "{members:?}");
+        let older = |path: &&&str| path.parse::<u64>().unwrap() < 10;
+        let count = members.iter().filter(older).count();
+        assert!(count == 0 || count == members.len(), "{members:?}");
+    }
 }
 
 #[test]
@@ -229,6 +247,7 @@ impl Measurement {
             let input = CompactionInput {
                 kind: self.sources.kind,
                 segments: self.segments().iter().map(|s| Arc::clone(s.meta())).collect(),
+                damaged: BTreeSet::new(),
                 tombstones: self.sources.tombstones.clone(),
                 floor: self.sources.floor,
                 settled,

@@ -46,7 +46,7 @@ impl Engine {
         let (version, limits) = (self.version(), self.limits());
         let mut due = Vec::new();
         for measurement in version.all_measurements() {
-            let jobs = choose(&input(measurement, &version), &limits);
+            let jobs = choose(&self.input(measurement, &version), &limits);
             due.extend(jobs.into_iter().map(|job| (measurement.id().clone(), job)));
         }
         due
@@ -79,18 +79,21 @@ impl Engine {
         }
         Ok(is_done)
     }
-}
 
-fn input(measurement: &Measurement, version: &Version) -> CompactionInput {
-    CompactionInput {
-        kind: measurement.kind(),
-        segments: measurement.segments().cloned().collect(),
-        tombstones: measurement.tombstones.to_vec(),
-        floor: measurement.floor(),
-        settled: match measurement.kind() {
-            MeasurementKind::Points => version.flushed,
-            // Its rows and tombstones are durable as soon as they are visible.
-            MeasurementKind::Materialization => version.seq(),
-        },
+    fn input(&self, measurement: &Measurement, version: &Version) -> CompactionInput {
+        let damaged = self.shared().segments.damaged();
+        let paths = measurement.segments().map(|segment| &segment.path);
+        CompactionInput {
+            kind: measurement.kind(),
+            segments: measurement.segments().cloned().collect(),
+            damaged: paths.filter(|path| damaged.contains(path)).cloned().collect(),
+            tombstones: measurement.tombstones.to_vec(),
+            floor: measurement.floor(),
+            settled: match measurement.kind() {
+                MeasurementKind::Points => version.flushed,
+                // Its rows and tombstones are durable as soon as they are visible.
+                MeasurementKind::Materialization => version.seq(),
+            },
+        }
     }
 }

@@ -221,6 +221,8 @@ mod tests {
         Arc::new(SegmentMeta {
             path: path.to_owned(),
             bytes: 1,
+            footer_at: 1,
+            footer_crc: 7,
             rows: 1,
             times: TimeRange::new(Timestamp::EPOCH, Timestamp::from_secs(1)),
             min_seq: seq(1),

@@ -50,6 +50,24 @@ impl Manifest {
     /// [`StorageError::Corrupt`] if a file is damaged or missing. Only the last commit may be
     /// incomplete: it was never acknowledged, and is removed.
     pub(crate) async fn open(files: Arc<FileStore>) -> Result<Manifest, StorageError> {
+        let (mut manifest, unsound) = Manifest::read(files).await?;
+        if let Some(number) = unsound.torn {
+            let path = edit_path(number);
+            warn!(path, "the last commit of the manifest is incomplete and is removed");
+            manifest.files.delete(&path).await?;
+            manifest.edits.remove(&number);
+        }
+        manifest.replace_checkpoints(&unsound.checkpoints).await?;
+        Ok(manifest)
+    }
+
+    /// Reads the manifest and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Manifest::open`].
+    pub(crate) async fn read(
+        files: Arc<FileStore>,
+    ) -> Result<(Manifest, UnsoundFiles), StorageError> {
         let found = FilesFound::list(&files).await?;
         let mut manifest = Manifest {
             files,
@@ -62,10 +80,9 @@ impl Manifest {
             min_commits: MIN_COMMITS,
             poisoned: None,
         };
-        let damaged = manifest.read_checkpoint(&found).await?;
-        manifest.read_edits(&found).await?;
-        manifest.replace_checkpoints(&damaged).await?;
-        Ok(manifest)
+        let checkpoints = manifest.read_checkpoint(&found).await?;
+        let torn = manifest.read_edits(&found).await?;
+        Ok((manifest, UnsoundFiles { checkpoints, torn }))
     }
 
     /// The state after the last commit.
@@ -178,7 +195,9 @@ impl Manifest {
         Ok(())
     }
 
-    async fn read_edits(&mut self, found: &FilesFound) -> Result<(), StorageError> {
+    /// Applies the edits since the checkpoint. Returns the number of the last one if it is
+    /// incomplete, and so was never acknowledged.
+    async fn read_edits(&mut self, found: &FilesFound) -> Result<Option<u64>, StorageError> {
         let checkpoint = found.checkpoints.keys().max().copied().unwrap_or(0);
         let last = found.edits.keys().max().copied().unwrap_or(0).max(checkpoint);
         while self.number < last {
@@ -187,10 +206,7 @@ impl Manifest {
             let (seq, edits) = match decode_edits(&self.files.get(&path).await?) {
                 Ok(commit) => commit,
                 Err(Damage::Torn) if number == last && number > checkpoint => {
-                    warn!(path, "the last commit of the manifest is incomplete and is removed");
-                    self.files.delete(&path).await?;
-                    self.edits.remove(&number);
-                    return Ok(());
+                    return Ok(Some(number));
                 }
                 Err(damage) => return Err(damage.in_file(path)),
             };
@@ -199,7 +215,23 @@ impl Manifest {
             self.number = number;
             self.edit_bytes += found.edits.get(&number).copied().unwrap_or(0);
         }
-        Ok(())
+        Ok(None)
+    }
+}
+
+/// Files that opening can do without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UnsoundFiles {
+    /// Numbers of damaged checkpoints that are newer than the one that was read.
+    pub(crate) checkpoints: Vec<u64>,
+    /// Number of an incomplete last commit.
+    pub(crate) torn: Option<u64>,
+}
+
+impl UnsoundFiles {
+    /// Paths of the damaged checkpoints.
+    pub(crate) fn checkpoint_paths(&self) -> impl Iterator<Item = String> {
+        self.checkpoints.iter().map(|number| checkpoint_path(*number))
     }
 }
 

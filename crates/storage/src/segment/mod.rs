@@ -1,10 +1,13 @@
 //! Segments: immutable Parquet files, each over one or more UTC days of one measurement.
 //!
 //! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
-//! share a segment, [`writer`] encodes them, [`store`] keeps the files, [`reader`] reads what
-//! [`prune`] leaves.
+//! share a segment, [`writer`] encodes them, [`store`] keeps the files and [`checksums`] tell
+//! whether they are sound, [`reader`] reads what [`prune`] leaves.
 
 mod bounds;
+mod checksums;
+mod damage;
+mod describe;
 mod footers;
 mod path;
 mod prune;
@@ -18,6 +21,7 @@ pub(crate) mod tag_keys;
 pub(crate) mod test_rows;
 #[cfg(test)]
 mod tests;
+mod verify;
 pub(crate) mod windows;
 pub(crate) mod writer;
 
@@ -26,10 +30,12 @@ use std::sync::Arc;
 use highwater_core::{SequenceNumber, TimeRange};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use describe::describe_segment;
 pub(crate) use path::{SEGMENTS_FOLDER, file_number};
 pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;
 pub(crate) use store::{SegmentHandle, SegmentShape, SegmentStore};
+pub(crate) use verify::verify;
 pub(crate) use writer::EncodedSegment;
 
 /// What the manifest knows of a segment: enough to prune without opening it.
@@ -43,6 +49,10 @@ pub struct SegmentMeta {
     pub path: String,
     /// Size of the file.
     pub bytes: u64,
+    /// Where its footer begins; pages are before it, the indexes of pages in it.
+    pub footer_at: u64,
+    /// CRC-32C of the footer, which holds checksums of everything before it.
+    pub footer_crc: u32,
     /// Number of rows.
     pub rows: u64,
     /// Times of the rows: first, and one past the last.

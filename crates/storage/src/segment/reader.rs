@@ -85,7 +85,7 @@ impl SegmentReader {
             match decoder.try_next_reader().map_err(|e| self.segment.damaged(e))? {
                 DecodeResult::Data(reader) => return Ok(reader),
                 DecodeResult::NeedsData(ranges) => {
-                    let bytes = self.segment.fetch(&ranges).await?;
+                    let bytes = self.segment.fetch_data(footer, &ranges).await?;
                     decoder.push_ranges(ranges, bytes).map_err(|e| self.segment.damaged(e))?;
                 }
                 DecodeResult::Finished => {

@@ -12,24 +12,22 @@ use parking_lot::Mutex;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDecoder};
 use tracing::warn;
 
 use super::SegmentMeta;
+use super::checksums::{BlockChecksums, DamagedBlock};
+use super::damage::DamagedSegments;
 use super::footers::FooterCache;
 use super::path::segment_path;
 use super::sort::{sort_rows, split_by_window};
 use super::writer::{
-    EncodedSegment, FIRST_TAG_KEYS_KEY, FORMAT_KEY, FORMAT_VERSION, ROW_GROUP_ROWS, SegmentWriter,
+    BLOCK_CHECKSUMS_KEY, EncodedSegment, FIRST_TAG_KEYS_KEY, FORMAT_KEY, FORMAT_VERSION,
+    ROW_GROUP_ROWS, SegmentWriter,
 };
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path, run_blocking};
 use crate::parallel::concat_rows;
-
-/// Bytes read at once from the end of a file to find its footer; usually enough for all of it.
-const FOOTER_GUESS_BYTES: u64 = 64 << 10;
-/// Length of a Parquet file's last part: the length of the footer, and a magic number.
-const FOOTER_TAIL_BYTES: u64 = 8;
 
 /// The files of all segments, shared by all who read and write them.
 #[derive(Debug)]
@@ -38,6 +36,7 @@ pub(crate) struct SegmentStore {
     footers: FooterCache,
     next_file: AtomicU64,
     shape: SegmentShape,
+    damaged: DamagedSegments,
     /// Files of removed segments that no reader needs any more.
     unreferenced: Mutex<Vec<String>>,
 }
@@ -67,8 +66,14 @@ impl SegmentStore {
             footers: FooterCache::default(),
             next_file: AtomicU64::new(next_file),
             shape,
+            damaged: DamagedSegments::default(),
             unreferenced: Mutex::default(),
         })
+    }
+
+    /// Live segments that were found to be damaged.
+    pub(crate) fn damaged(&self) -> &DamagedSegments {
+        &self.damaged
     }
 
     /// Neighbouring days share a segment as long as they have no more rows.
@@ -160,12 +165,6 @@ impl SegmentStore {
         }
         deleted
     }
-
-    async fn fetch(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StorageError> {
-        let location = object_path(path)?;
-        let found = self.files.objects().get_ranges(&location, ranges).await;
-        found.map_err(|source| unreadable(path, source))
-    }
 }
 
 /// A live segment: what the manifest says of it, and the way to its file.
@@ -209,60 +208,96 @@ impl SegmentHandle {
         Ok(footer)
     }
 
-    /// Parts of the file.
+    /// Parts of the file before its footer, checked.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] if the file is missing, [`StorageError::Io`] if it cannot be read.
-    pub(crate) async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StorageError> {
-        self.store.fetch(&self.meta.path, ranges).await
-    }
-
-    /// The error that says that the file cannot be decoded.
-    pub(crate) fn damaged(&self, source: ParquetError) -> StorageError {
-        StorageError::Parquet { path: self.meta.path.clone(), source }
-    }
-
-    /// The error that says what is wrong with the file.
-    pub(crate) fn corrupt(&self, offset: u64, reason: String) -> StorageError {
-        StorageError::Corrupt { path: self.meta.path.clone(), offset, reason }
-    }
-
-    async fn load_footer(&self) -> Result<Footer, StorageError> {
-        let expected = self.meta.bytes;
-        let location = object_path(&self.meta.path)?;
-        let found = self.store.files.objects().head(&location).await;
-        let size = found.map_err(|source| unreadable(&self.meta.path, source))?.size;
-        if size != expected || size < FOOTER_TAIL_BYTES {
-            return Err(self.corrupt(size, format!("it has {size} bytes instead of {expected}")));
+    /// [`StorageError::Corrupt`] if the file is missing or a checksum does not match,
+    /// [`StorageError::Io`] if it cannot be read.
+    pub(crate) async fn fetch_data(
+        &self,
+        footer: &Footer,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Bytes>, StorageError> {
+        let beyond = || self.corrupt(self.meta.footer_at, "a page is behind the data".to_owned());
+        let around = ranges.iter().map(|range| footer.checksums.around(range).ok_or_else(beyond));
+        let around = around.collect::<Result<Vec<Range<u64>>, StorageError>>()?;
+        let blocks = self.fetch(&around).await?;
+        for (around, bytes) in around.iter().zip(&blocks) {
+            footer.checksums.check(around.start, bytes).map_err(|DamagedBlock { offset }| {
+                self.corrupt(offset, "a checksum does not match".to_owned())
+            })?;
         }
-        let tail = size.saturating_sub(FOOTER_GUESS_BYTES)..size;
-        let bytes = self.fetch(std::slice::from_ref(&tail)).await?;
-        self.check_footer_length(size, bytes.first())?;
-        let mut decoder = ParquetMetaDataPushDecoder::try_new(size).map_err(|e| self.damaged(e))?;
-        decoder.push_ranges(vec![tail], bytes).map_err(|e| self.damaged(e))?;
-        loop {
-            match decoder.try_decode().map_err(|e| self.damaged(e))? {
-                DecodeResult::Data(metadata) => return self.checked_footer(metadata),
-                DecodeResult::NeedsData(ranges) => {
-                    let bytes = self.fetch(&ranges).await?;
-                    decoder.push_ranges(ranges, bytes).map_err(|e| self.damaged(e))?;
-                }
-                DecodeResult::Finished => {
-                    return Err(self.corrupt(size, "there is no footer".to_owned()));
-                }
+        let parts =
+            ranges.iter().zip(around.iter().zip(&blocks)).map(|(range, (around, bytes))| {
+                let within = |at: u64| (at - around.start) as usize;
+                bytes.slice(within(range.start)..within(range.end))
+            });
+        Ok(parts.collect())
+    }
+
+    async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StorageError> {
+        let location = object_path(&self.meta.path)?;
+        let found = self.store.files.objects().get_ranges(&location, ranges).await;
+        let found = found.map_err(|source| self.unreadable(source))?;
+        let is_whole =
+            |(bytes, range): (&Bytes, &Range<u64>)| bytes.len() as u64 == range.end - range.start;
+        match found.iter().zip(ranges).find(|pair| !is_whole(*pair)) {
+            None => Ok(found),
+            Some((_, range)) => Err(self.corrupt(range.start, "the file ends early".to_owned())),
+        }
+    }
+
+    fn unreadable(&self, source: object_store::Error) -> StorageError {
+        match source {
+            object_store::Error::NotFound { .. } => {
+                self.corrupt(0, "the file is missing".to_owned())
+            }
+            source => {
+                let path = self.meta.path.clone();
+                StorageError::Io { action: "read", path, source: Box::new(source) }
             }
         }
     }
 
-    /// Refuses a footer that is longer than the file; the decoder does not expect one.
-    fn check_footer_length(&self, size: u64, tail: Option<&Bytes>) -> Result<(), StorageError> {
-        let length = tail.and_then(|bytes| {
-            let at = bytes.len().checked_sub(FOOTER_TAIL_BYTES as usize)?;
-            bytes[at..].first_chunk::<4>().map(|length| u32::from_le_bytes(*length))
-        });
-        match length {
-            Some(length) if u64::from(length) + FOOTER_TAIL_BYTES <= size => Ok(()),
-            _ => Err(self.corrupt(size, "the length of the footer is impossible".to_owned())),
+    /// The error that says that the file cannot be decoded.
+    pub(crate) fn damaged(&self, source: ParquetError) -> StorageError {
+        self.noted(StorageError::Parquet { path: self.meta.path.clone(), source })
+    }
+
+    /// The error that says what is wrong with the file.
+    pub(crate) fn corrupt(&self, offset: u64, reason: String) -> StorageError {
+        self.noted(StorageError::Corrupt { path: self.meta.path.clone(), offset, reason })
+    }
+
+    fn noted(&self, damage: StorageError) -> StorageError {
+        self.store.damaged.note(&self.meta.path, &damage);
+        damage
+    }
+
+    async fn load_footer(&self) -> Result<Footer, StorageError> {
+        let SegmentMeta { bytes: expected, footer_at, footer_crc, .. } = *self.meta;
+        let location = object_path(&self.meta.path)?;
+        let found = self.store.files.objects().head(&location).await;
+        let size = found.map_err(|source| self.unreadable(source))?.size;
+        if size != expected {
+            return Err(self.corrupt(size, format!("it has {size} bytes instead of {expected}")));
+        }
+        let range = footer_at..size;
+        let bytes = self.fetch(std::slice::from_ref(&range)).await?;
+        if bytes.iter().any(|bytes| crc32c::crc32c(bytes) != footer_crc) {
+            let reason = "the checksum of the footer does not match".to_owned();
+            return Err(self.corrupt(footer_at, reason));
+        }
+        let decode = || {
+            let mut decoder = ParquetMetaDataPushDecoder::try_new(size)?;
+            decoder.push_ranges(vec![range], bytes)?;
+            decoder.try_decode()
+        };
+        match decode().map_err(|e| self.damaged(e))? {
+            DecodeResult::Data(metadata) => self.checked_footer(metadata),
+            DecodeResult::NeedsData(_) | DecodeResult::Finished => {
+                Err(self.corrupt(footer_at, "the footer is incomplete".to_owned()))
+            }
         }
     }
 
@@ -270,13 +305,22 @@ impl SegmentHandle {
         let bytes = metadata.memory_size();
         let arrow = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(|e| self.damaged(e))?;
-        let footer = Footer { arrow, bytes };
-        match footer.key_value(FORMAT_KEY) {
-            Some(FORMAT_VERSION) => Ok(footer),
+        let pairs = arrow.metadata().file_metadata().key_value_metadata();
+        match value_of(pairs, FORMAT_KEY) {
+            Some(FORMAT_VERSION) => {}
             version => {
                 let version = version.unwrap_or("missing");
-                Err(self
-                    .corrupt(0, format!("its format version is {version}, not {FORMAT_VERSION}")))
+                let reason = format!("its format version is {version}, not {FORMAT_VERSION}");
+                return Err(self.corrupt(self.meta.footer_at, reason));
+            }
+        }
+        let checksums = value_of(pairs, BLOCK_CHECKSUMS_KEY)
+            .and_then(|text| BlockChecksums::from_hex(text, self.meta.footer_at));
+        match checksums {
+            Some(checksums) => Ok(Footer { bytes: bytes + checksums.memory(), arrow, checksums }),
+            None => {
+                let reason = "the checksums of its blocks are missing".to_owned();
+                Err(self.corrupt(self.meta.footer_at, reason))
             }
         }
     }
@@ -286,19 +330,8 @@ impl Drop for SegmentHandle {
     fn drop(&mut self) {
         if *self.is_removed.get_mut() {
             self.store.footers.forget(&self.meta.path);
+            self.store.damaged.forget(&self.meta.path);
             self.store.unreferenced.lock().push(self.meta.path.clone());
-        }
-    }
-}
-
-fn unreadable(path: &str, source: object_store::Error) -> StorageError {
-    match source {
-        object_store::Error::NotFound { .. } => {
-            let reason = "the file is missing".to_owned();
-            StorageError::Corrupt { path: path.to_owned(), offset: 0, reason }
-        }
-        source => {
-            StorageError::Io { action: "read", path: path.to_owned(), source: Box::new(source) }
         }
     }
 }
@@ -307,6 +340,7 @@ fn unreadable(path: &str, source: object_store::Error) -> StorageError {
 #[derive(Debug)]
 pub(crate) struct Footer {
     arrow: ArrowReaderMetadata,
+    checksums: BlockChecksums,
     bytes: usize,
 }
 
@@ -333,15 +367,16 @@ impl Footer {
 
     /// Key of the tags of the first row of every row group, under the schema of the segment.
     pub(crate) fn first_tag_keys(&self) -> Option<Vec<Vec<u8>>> {
-        let keys: Option<Vec<Vec<u8>>> =
-            self.key_value(FIRST_TAG_KEYS_KEY)?.split(',').map(from_hex).collect();
+        let pairs = self.parquet().file_metadata().key_value_metadata();
+        let keys = value_of(pairs, FIRST_TAG_KEYS_KEY)?.split(',').map(from_hex);
+        let keys: Option<Vec<Vec<u8>>> = keys.collect();
         keys.filter(|keys| keys.len() == self.row_groups())
     }
+}
 
-    fn key_value(&self, key: &str) -> Option<&str> {
-        let pairs = self.parquet().file_metadata().key_value_metadata()?;
-        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
-    }
+/// The value of a key of a file's metadata.
+pub(super) fn value_of<'a>(pairs: Option<&'a Vec<KeyValue>>, key: &str) -> Option<&'a str> {
+    pairs?.iter().find(|pair| pair.key == key)?.value.as_deref()
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

@@ -37,7 +37,18 @@ impl TagColumns {
     /// # Errors
     /// [`StorageError::Invalid`] if one is missing or is no dictionary of strings.
     pub(crate) fn of(schema: &Schema, batch: &RecordBatch) -> Result<Self, StorageError> {
-        let columns = schema.tags().iter().map(|tag| TagColumn::of(tag, batch));
+        TagColumns::of_names(schema.tags().iter().map(|tag| &**tag), batch)
+    }
+
+    /// The columns of these tags, in this order.
+    ///
+    /// # Errors
+    /// As [`TagColumns::of`].
+    pub(crate) fn of_names<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        batch: &RecordBatch,
+    ) -> Result<Self, StorageError> {
+        let columns = names.into_iter().map(|tag| TagColumn::of(tag, batch));
         Ok(TagColumns(columns.collect::<Result<_, _>>()?))
     }
 

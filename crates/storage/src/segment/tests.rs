@@ -175,12 +175,35 @@ async fn damage_is_an_error_that_names_the_file() {
         let error = read(&segment, selection(schema.arrow(), TimeRanges::all())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains(&path), "{error}");
+        assert!(fresh.damaged().contains(&path));
     }
     files.delete(&path).await.unwrap();
     let fresh = SegmentStore::new(Arc::clone(&files), 1, DAYS);
     let segment = fresh.handle(Arc::clone(segments[0].meta()));
     let error = read(&segment, selection(schema.arrow(), TimeRanges::all())).await.unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
+}
+
+/// Wherever a bit flips, what is read is what was written, or an error.
+#[tokio::test]
+async fn a_flipped_bit_is_never_served() {
+    let files = FileStore::in_memory();
+    let shape = SegmentShape { row_group_rows: 700, window_rows: 0 };
+    let store = SegmentStore::new(Arc::clone(&files), 1, shape);
+    let schema = schema(&["dc", "host"], &["a", "s"]);
+    let segment = write(&store, &schema, &many_rows(2, 1000)).await.remove(0);
+    let path = segment.meta().path.clone();
+    let intact = files.get(&path).await.unwrap();
+    for at in (0..intact.len()).step_by(13) {
+        let mut bytes = intact.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        files.put(&path, bytes.into(), PutKind::Overwrite).await.unwrap();
+        let fresh = SegmentStore::new(Arc::clone(&files), 1, shape);
+        let segment = fresh.handle(Arc::clone(segment.meta()));
+        let all = selection(schema.arrow(), TimeRanges::all());
+        let error = read(&segment, all).await.unwrap_err().to_string();
+        assert!(error.contains("checksum"), "byte {at}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use super::bounds::Bounds;
+use super::checksums::BlockChecksums;
 use super::sort::times_of;
 use super::tag_keys::TagColumns;
 use super::{SegmentMeta, TagBounds};
@@ -35,17 +36,20 @@ const TAG_DICTIONARY_BYTES: usize = 8 << 20;
 const COMPRESSION_LEVEL: i32 = 1;
 
 /// Version of the format of segments, stored under [`FORMAT_KEY`].
-pub(crate) const FORMAT_VERSION: &str = "1";
+pub(crate) const FORMAT_VERSION: &str = "2";
 /// Key of the format's version in a segment's key-value metadata.
 pub(crate) const FORMAT_KEY: &str = "highwater.format";
 /// Key of the hexadecimal tag keys of the first row of every row group, parted by commas.
 pub(crate) const FIRST_TAG_KEYS_KEY: &str = "highwater.first_tag_keys";
+/// Key of the checksums of the blocks before the footer.
+pub(super) const BLOCK_CHECKSUMS_KEY: &str = "highwater.block_checksums";
 
 /// The bytes of a segment that is not stored yet, and what the manifest needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedSegment {
     pub(crate) path: String,
     pub(crate) bytes: Bytes,
+    pub(crate) footer_at: usize,
     pub(crate) rows: u64,
     pub(crate) times: TimeRange,
     pub(crate) tags: Vec<TagBounds>,
@@ -57,6 +61,8 @@ impl EncodedSegment {
         SegmentMeta {
             path: self.path.clone(),
             bytes: self.bytes.len() as u64,
+            footer_at: self.footer_at as u64,
+            footer_crc: crc32c::crc32c(&self.bytes[self.footer_at..]),
             rows: self.rows,
             times: self.times,
             min_seq,
@@ -192,12 +198,24 @@ impl SegmentWriter {
         if !self.columns.is_empty() {
             self.close_row_group()?;
         }
-        let keys = KeyValue::new(FIRST_TAG_KEYS_KEY.to_owned(), self.first_tag_keys.join(","));
-        self.parquet.append_key_value_metadata(keys);
+        let footer_at = self.describe_data()?;
         let SegmentWriter { path, parquet, rows, bounds, .. } = self;
         let bytes = parquet.into_inner().map_err(|source| failed(&path, source))?;
-        let tags = bounds.into_tags();
-        Ok(EncodedSegment { path, bytes: bytes.into(), rows: rows as u64, times, tags })
+        let (bytes, rows, tags) = (bytes.into(), rows as u64, bounds.into_tags());
+        Ok(EncodedSegment { path, bytes, footer_at, rows, times, tags })
+    }
+
+    /// Puts what only a complete segment knows into the footer, and returns where that begins.
+    fn describe_data(&mut self) -> Result<usize, StorageError> {
+        let flushed = self.parquet.flush().map_err(ParquetError::from);
+        flushed.map_err(|source| failed(&self.path, source))?;
+        let data = self.parquet.inner();
+        let (footer_at, checksums) = (data.len(), BlockChecksums::of(data).to_hex());
+        let keys = self.first_tag_keys.join(",");
+        for (key, value) in [(FIRST_TAG_KEYS_KEY, keys), (BLOCK_CHECKSUMS_KEY, checksums)] {
+            self.parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
+        Ok(footer_at)
     }
 }
 

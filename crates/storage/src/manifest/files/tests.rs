@@ -129,6 +129,8 @@ fn segment(number: u64) -> Arc<SegmentMeta> {
     Arc::new(SegmentMeta {
         path: format!("segments/db/m/2024-01-01/{number}.parquet"),
         bytes: number,
+        footer_at: 1,
+        footer_crc: 7,
         rows: 3,
         times: TimeRange::new(Timestamp::EPOCH, Timestamp::from_nanos(number as i64 + 1)),
         min_seq: seq(number),

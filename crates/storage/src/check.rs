@@ -1,0 +1,159 @@
+//! Checking a data folder: every live file is read and nothing is changed.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::StorageError;
+use crate::file_store::{FileStore, run_blocking};
+use crate::manifest::{Manifest, ManifestState, MeasurementKind, UnsoundFiles};
+use crate::recovery::FolderLock;
+use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, verify};
+use crate::wal::{LOGS_FOLDER, Record, WalReader, log_path};
+
+/// What was found in a data folder.
+#[derive(Debug, Default)]
+pub struct FolderCheck {
+    /// Live segments.
+    pub segments: u64,
+    /// Rows in them, counting overwritten and deleted ones.
+    pub rows: u64,
+    /// Size of segments and logs.
+    pub bytes: u64,
+    /// Commits in logs.
+    pub logged_commits: u64,
+    /// What is damaged: each names its file.
+    pub problems: Vec<StorageError>,
+    /// What is unusual and harmless, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Reads all of a data folder that no process has open, and says what is wrong with it.
+/// `on_progress` hears how many bytes of how many have been read.
+///
+/// # Errors
+/// [`StorageError::Locked`] if a process has the folder open, [`StorageError::Invalid`] if it is
+/// no data folder, [`StorageError::Corrupt`] if the manifest cannot be read: then it is not known
+/// what else should be there.
+pub async fn check_folder(
+    folder: &Path,
+    mut on_progress: impl FnMut(u64, u64),
+) -> Result<FolderCheck, StorageError> {
+    let (_lock, files) = open_existing(folder).await?;
+    let (manifest, unsound) = Manifest::read(Arc::clone(&files)).await?;
+    let state = manifest.state();
+    let mut check = FolderCheck::default();
+    check.note_unsound(&unsound);
+    let total = check.note_files(&files, state).await?;
+    let shape = SegmentShape::of_windows(0);
+    let store = SegmentStore::new(Arc::clone(&files), 0, shape);
+    let mut done = 0;
+    for measurement in state.measurements.values() {
+        let is_unique = measurement.kind == MeasurementKind::Points;
+        for segment in &measurement.segments {
+            let outcome = verify(&store.handle(Arc::clone(segment)), is_unique).await;
+            check.problems.extend(outcome.err());
+            check.segments += 1;
+            check.rows += segment.rows;
+            done += segment.bytes;
+            on_progress(done, total);
+        }
+    }
+    for &log in &state.logs {
+        let is_last = state.logs.last() == Some(&log);
+        done += check.check_log(&files, log, is_last).await;
+        on_progress(done, total);
+    }
+    check.bytes = done;
+    Ok(check)
+}
+
+/// Takes the lock of a folder that must be there already.
+async fn open_existing(folder: &Path) -> Result<(FolderLock, Arc<FileStore>), StorageError> {
+    let folder = folder.to_owned();
+    run_blocking(move || {
+        if !folder.join("manifest").is_dir() {
+            let shown = folder.display();
+            return Err(StorageError::Invalid(format!("{shown} is no data folder of Highwater")));
+        }
+        Ok((FolderLock::take(&folder)?, FileStore::local(&folder)?))
+    })
+    .await
+}
+
+impl FolderCheck {
+    fn note_unsound(&mut self, unsound: &UnsoundFiles) {
+        if let Some(number) = unsound.torn {
+            self.notes.push(format!(
+                "commit {number} of the manifest is incomplete; it was never acknowledged, the \
+                 next start removes it"
+            ));
+        }
+        self.problems.extend(unsound.checkpoint_paths().map(|path| {
+            let reason = "it is damaged; the next start writes it again".to_owned();
+            StorageError::Corrupt { path, offset: 0, reason }
+        }));
+    }
+
+    /// Notes files that nothing refers to, and returns the bytes of those that are live.
+    async fn note_files(
+        &mut self,
+        files: &FileStore,
+        state: &ManifestState,
+    ) -> Result<u64, StorageError> {
+        let segments = state.measurements.values().flat_map(|one| &one.segments);
+        let mut live: HashSet<String> = segments.map(|segment| segment.path.clone()).collect();
+        live.extend(state.logs.iter().map(|&log| log_path(log)));
+        let (mut total, mut unneeded, mut unneeded_bytes) = (0, 0, 0);
+        for folder in [SEGMENTS_FOLDER, LOGS_FOLDER] {
+            for (path, bytes) in files.list(folder).await? {
+                if live.contains(&path) {
+                    total += bytes;
+                } else {
+                    unneeded += 1;
+                    unneeded_bytes += bytes;
+                }
+            }
+        }
+        if unneeded > 0 {
+            self.notes.push(format!(
+                "{unneeded} files with {unneeded_bytes} bytes are not needed; the next start \
+                 deletes them"
+            ));
+        }
+        Ok(total)
+    }
+
+    /// Reads a log and returns its size.
+    async fn check_log(&mut self, files: &FileStore, number: u64, is_last: bool) -> u64 {
+        let path = log_path(number);
+        let bytes = match files.get(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.problems.push(error);
+                return 0;
+            }
+        };
+        let len = bytes.len() as u64;
+        let mut reader = match WalReader::new(&path, bytes, is_last) {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.problems.push(error);
+                return len;
+            }
+        };
+        for record in reader.by_ref() {
+            match record {
+                Ok(Record::Points { .. } | Record::Delete { .. }) => self.logged_commits += 1,
+                Err(error) => self.problems.push(error),
+            }
+        }
+        if let Some(kept) = reader.torn_at() {
+            let torn = len - kept;
+            self.notes.push(format!(
+                "{path}: the last {torn} bytes are an incomplete write; the next start cuts them off"
+            ));
+        }
+        len
+    }
+}
