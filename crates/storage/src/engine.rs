@@ -18,7 +18,7 @@ use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
 use crate::flush::{plan_flushed, write_frozen};
 use crate::recovery::{FolderLock, open_folder, recover};
-use crate::settings::Settings;
+use crate::settings::{Durability, Settings};
 use crate::version::Version;
 use crate::wal::log_path;
 use crate::write::{WriteMode, WriteReport, check_shape};
@@ -165,6 +165,10 @@ impl Engine {
         let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
         let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
         let shared = Arc::clone(&self.0.shared);
+        if shared.settings.durability == Durability::None {
+            // Otherwise a crash could leave the effects of points without the points.
+            self.flush().await?;
+        }
         let mut written = Vec::with_capacity(replacements.len());
         for replacement in replacements {
             written.push(write_replacement(replacement, &shared.segments).await?);

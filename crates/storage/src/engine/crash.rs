@@ -1,4 +1,5 @@
-//! What was acknowledged survives a crash at any moment, and a disk that breaks at any moment.
+//! What was acknowledged survives a crash at any moment, and a disk that breaks at any moment, as far
+//! as the durability says.
 
 use proptest::prelude::*;
 
@@ -10,26 +11,44 @@ use crate::file_store::FileStore;
 /// What can be read: points, and how often all of them were committed together with a document.
 type Seen = (Vec<String>, Option<String>, Vec<String>);
 
-/// A history on files in memory: after each operation the number of steps on the disk, whether it
-/// was acknowledged, and what is to be seen if everything up to it counts.
+/// A history on files in memory: after each operation what is to be seen if everything up to it
+/// counts.
 struct History {
     files: Arc<FileStore>,
-    moments: Vec<(usize, bool, Seen)>,
+    durability: Durability,
+    moments: Vec<Moment>,
 }
 
-fn settings() -> Settings {
-    Settings { compact_segments: 2, window_points: 5, ..Settings::default() }
+struct Moment {
+    /// Steps on the disk after the operation.
+    steps: usize,
+    is_acknowledged: bool,
+    /// Whether the operation makes everything before it durable, whatever the settings.
+    is_durable: bool,
+    seen: Seen,
 }
 
 async fn start(files: &Arc<FileStore>) -> Result<Engine, StorageError> {
+    start_with(files, Durability::EveryWrite).await
+}
+
+async fn start_with(
+    files: &Arc<FileStore>,
+    durability: Durability,
+) -> Result<Engine, StorageError> {
+    let settings =
+        Settings { compact_segments: 2, window_points: 5, durability, ..Settings::default() };
     let clock = Arc::new(MockClock::at(Timestamp::from_secs(1_000_000)));
-    Engine::start(Arc::clone(files), None, settings(), clock).await
+    Engine::start(Arc::clone(files), None, settings, clock).await
 }
 
 /// Carries the steps out. Between them, commits count rounds in a document and a materialization.
-async fn live(steps: &[Step], files: Arc<FileStore>) -> History {
-    let mut moments = vec![(0, true, seen_at(&Model::new(), 0))];
-    let Ok(engine) = start(&files).await else { return History { files, moments } };
+async fn live(steps: &[Step], files: Arc<FileStore>, durability: Durability) -> History {
+    let seen = seen_at(&Model::new(), 0);
+    let mut moments = vec![Moment { steps: 0, is_acknowledged: true, is_durable: true, seen }];
+    let Ok(engine) = start_with(&files, durability).await else {
+        return History { files, durability, moments };
+    };
     let (mut model, mut rounds) = (Model::new(), 0);
     for step in steps {
         let is_ok = match step {
@@ -43,12 +62,17 @@ async fn live(steps: &[Step], files: Arc<FileStore>) -> History {
                 carry_out(&engine, step).await
             }
         };
-        moments.push((files.journal().len(), is_ok, seen_at(&model, rounds)));
+        moments.push(Moment {
+            steps: files.journal().len(),
+            is_acknowledged: is_ok,
+            is_durable: matches!(step, Step::Flush | Step::Crash),
+            seen: seen_at(&model, rounds),
+        });
         if !is_ok {
             break;
         }
     }
-    History { files, moments }
+    History { files, durability, moments }
 }
 
 /// A document and rows that belong together.
@@ -109,20 +133,51 @@ async fn delete(engine: &Engine, condition: Condition) -> Result<(), StorageErro
     }
 }
 
-/// What may be seen after a crash at this step: everything acknowledged before it counts, and
-/// what was under way may.
-fn allowed(history: &History, step: usize) -> Vec<&Seen> {
-    let acknowledged = |(len, is_ok, _): &(usize, bool, Seen)| *len <= step && *is_ok;
-    let last = history.moments.iter().rposition(acknowledged).unwrap_or(0);
-    history.moments[last..].iter().take(2).map(|(_, _, seen)| seen).collect()
+/// What ends at a crash, and so what the disk has of a log.
+#[derive(Clone, Copy, Debug)]
+enum Crash {
+    /// The process: everything written is there.
+    Process,
+    /// The machine: of what was not synced, so many bytes are there, modulo their number.
+    Machine(usize),
 }
 
-async fn check_image(history: &History, step: usize, kept: usize) -> Result<(), TestCaseError> {
-    let files = history.files.journal().image(step, |unsynced| kept % (unsynced + 1)).await;
+/// What may be seen after a crash at this step: everything acknowledged before it that is durable
+/// counts, and what came later may, in order.
+fn allowed(history: &History, crash: Crash, step: usize) -> Vec<&Seen> {
+    let History { durability, moments, .. } = history;
+    let synced = history.files.journal().synced_before(step);
+    let counts = |moment: &Moment| {
+        let survives = match (durability, crash) {
+            (Durability::None, _) => moment.is_durable,
+            (Durability::EveryWrite, _) | (_, Crash::Process) => true,
+            (Durability::Periodic | Durability::Os, Crash::Machine(_)) => {
+                moment.is_durable || moment.steps <= synced
+            }
+        };
+        moment.steps <= step && moment.is_acknowledged && survives
+    };
+    let acknowledged = |moment: &Moment| moment.steps <= step && moment.is_acknowledged;
+    let first = moments.iter().rposition(counts).unwrap_or(0);
+    let last = moments.iter().rposition(acknowledged).unwrap_or(0);
+    // One more may have been under way.
+    moments[first..].iter().take(last + 2 - first).map(|moment| &moment.seen).collect()
+}
+
+async fn check_image(history: &History, crash: Crash, step: usize) -> Result<(), TestCaseError> {
+    let kept = |unsynced| match crash {
+        Crash::Process => unsynced,
+        Crash::Machine(kept) => kept % (unsynced + 1),
+    };
+    let files = history.files.journal().image(step, kept).await;
     let engine = start(&files).await.map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
     let seen = see(&engine).await;
-    let allowed = allowed(history, step);
-    prop_assert!(allowed.contains(&&seen), "step {step}: {seen:?} is none of {allowed:?}");
+    let allowed = allowed(history, crash, step);
+    prop_assert!(
+        allowed.contains(&&seen),
+        "{:?} {crash:?} {step}: {seen:?} is none of {allowed:?}",
+        history.durability
+    );
     engine.write("db", points("new x=1 1"), WriteMode::StoreGoodLines).await.unwrap();
     engine.flush().await.unwrap();
     engine.compact().await.unwrap();
@@ -133,24 +188,35 @@ async fn check_image(history: &History, step: usize, kept: usize) -> Result<(), 
     Ok(())
 }
 
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        3 => Just(Durability::EveryWrite),
+        1 => Just(Durability::Periodic),
+        1 => Just(Durability::Os),
+        1 => Just(Durability::None),
+    ]
+}
+
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn every_crash_leaves_what_was_acknowledged(
         steps in steps(),
+        durability in durability(),
         crashes in prop::collection::vec((any::<prop::sample::Index>(), any::<usize>()), 6),
     ) {
         run(async {
-            let history = live(&steps, FileStore::in_memory()).await;
+            let history = live(&steps, FileStore::in_memory(), durability).await;
             for (step, kept) in crashes {
                 let step = step.index(history.files.journal().len() + 1);
-                check_image(&history, step, kept).await?;
+                check_image(&history, Crash::Machine(kept), step).await?;
+                check_image(&history, Crash::Process, step).await?;
             }
             Ok::<(), TestCaseError>(())
         })?;
@@ -165,10 +231,42 @@ proptest! {
         run(async {
             let files = FileStore::in_memory();
             files.journal().fail_from(breaks_after);
-            let history = live(&steps, Arc::clone(&files)).await;
-            check_image(&history, usize::MAX, kept).await
+            let history = live(&steps, Arc::clone(&files), Durability::EveryWrite).await;
+            check_image(&history, Crash::Machine(kept), usize::MAX).await
         })?;
     }
+}
+
+/// How many points there are after the machine, and after the process, stopped behind one write.
+async fn left_by_a_crash(
+    durability: Durability,
+    is_over: impl Fn(&FileStore) -> bool,
+) -> [usize; 2] {
+    let files = FileStore::in_memory();
+    let engine = start_with(&files, durability).await.unwrap();
+    engine.write("db", points("cpu x=1 1"), WriteMode::StoreGoodLines).await.unwrap();
+    while !is_over(&files) {
+        tokio::task::yield_now().await;
+    }
+    let mut left = [0; 2];
+    for (left, keeps) in left.iter_mut().zip([false, true]) {
+        let kept = |unsynced: usize| if keeps { unsynced } else { 0 };
+        let image = files.journal().image(usize::MAX, kept).await;
+        *left = read(&start(&image).await.unwrap().version(), "cpu").await.len();
+    }
+    left
+}
+
+/// What `docs/consistency.md` says that a crash can take.
+#[tokio::test]
+async fn weaker_durability_loses_what_it_says() {
+    let at_once = |_: &FileStore| true;
+    // The log is begun by a sync of its own.
+    let synced_again = |files: &FileStore| files.journal().syncs() > 1;
+    assert_eq!(left_by_a_crash(Durability::EveryWrite, at_once).await, [1, 1]);
+    assert_eq!(left_by_a_crash(Durability::Periodic, synced_again).await, [1, 1]);
+    assert_eq!(left_by_a_crash(Durability::Os, at_once).await, [0, 1]);
+    assert_eq!(left_by_a_crash(Durability::None, at_once).await, [0, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -474,7 +474,6 @@ async fn a_missing_log_is_damage_and_orphans_are_removed() {
 
 #[tokio::test]
 async fn every_durability_keeps_what_was_closed() {
-    use crate::Durability;
     for durability in [Durability::Periodic, Durability::Os, Durability::None] {
         let harness = Harness::with(Settings { durability, ..Settings::default() }).await;
         harness.write("cpu x=1 60").await;

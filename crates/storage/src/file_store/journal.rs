@@ -63,6 +63,29 @@ mod images {
             self.steps.lock().len()
         }
 
+        /// How many of the first `steps` come before the first write that these leave unsynced.
+        pub(crate) fn synced_before(&self, steps: usize) -> usize {
+            let mut unsynced = BTreeMap::new();
+            for (at, step) in self.steps.lock().iter().take(steps).enumerate() {
+                match step {
+                    FileStep::Append { path, .. } => {
+                        unsynced.entry(path.clone()).or_insert(at);
+                    }
+                    FileStep::Sync { path }
+                    | FileStep::Truncate { path, .. }
+                    | FileStep::Delete { path } => drop(unsynced.remove(path)),
+                    FileStep::Put { .. } | FileStep::CreateLog { .. } => {}
+                }
+            }
+            unsynced.into_values().min().unwrap_or(usize::MAX)
+        }
+
+        /// Number of syncs so far.
+        pub(crate) fn syncs(&self) -> usize {
+            let steps = self.steps.lock();
+            steps.iter().filter(|step| matches!(step, FileStep::Sync { .. })).count()
+        }
+
         /// All steps from the one with this number on fail and change nothing.
         pub(crate) fn fail_from(&self, step: usize) {
             *self.fail_from.lock() = Some(step);
