@@ -143,3 +143,28 @@ fn tags_of_no_row_are_null_in_every_format() {
         server.query(sql, serde_json::json!({ "format": format })).expect(200);
     }
 }
+
+#[test]
+fn a_dropped_measurement_is_gone_for_good() {
+    let mut server = crate::server();
+    server.w("s", "cpu,host=a usage=1 1704067200\nmem v=1 1704067200");
+    let rule = json!({"name": "cpu_1h", "source": "cpu", "interval": "1h",
+        "aggregations": [{"function": "count"}]});
+    server.json("POST", "/api/v1/aggregates", &rule).expect(201);
+    let refused = |sql: &str, status: u16| server.query(sql, json!({})).expect(status).error();
+    let reason = refused("DROP TABLE cpu", 409);
+    assert!(reason.contains("cpu is read by cpu_1h"), "{reason}");
+    let reason = refused("DROP TABLE cpu_1h", 400);
+    assert!(reason.contains("highwater aggregate drop cpu_1h"), "{reason}");
+    refused("DROP TABLE mem, none", 404);
+    refused("DROP TABLE cpu CASCADE", 400);
+    assert_eq!(server.q("SELECT count(*) AS n FROM mem"), "1");
+
+    server.send("DELETE", "/api/v1/aggregates/cpu_1h?drop=true", &[], &[]).expect(200);
+    server.csv("DROP TABLE IF EXISTS cpu, none");
+    server.query("SELECT * FROM cpu", json!({})).expect(404);
+    server.w("s", "cpu,rack=r usage=7i 1704067200");
+    server.kill9();
+    assert_eq!(server.q("SELECT * FROM cpu"), "2024-01-01T00:00:00Z,r,7");
+    assert_eq!(server.q("SELECT count(*) AS n FROM mem"), "1");
+}

@@ -13,6 +13,7 @@ use highwater_query::{
 
 use crate::catalog::Aggregate;
 use crate::definition::{AggregateId, Freshness as RuleFreshness};
+use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
 use crate::functions;
 use crate::runtime::{Aggregates, RefreshReport, Shared};
@@ -158,13 +159,20 @@ impl Extension for AggregateTables {
         session: &QuerySession,
         statement: &Statement,
     ) -> Result<Option<QueryResult>, QueryError> {
-        let Statement::RefreshMaterializedView { name, .. } = statement else { return Ok(None) };
+        let aggregates = Aggregates::of(session.engine().clone(), Arc::clone(&self.shared));
+        let name = match statement {
+            Statement::RefreshMaterializedView { name, .. } => name,
+            Statement::Sql(statement) => {
+                let Some(drop) = DropMeasurements::of(statement)? else { return Ok(None) };
+                aggregates.drop_measurements(session.database(), &drop).await?;
+                return Ok(Some(QueryResult::empty()));
+            }
+        };
         let parts: Vec<String> = name
             .0
             .iter()
             .filter_map(|part| part.as_ident().map(|ident| ident.value.clone()))
             .collect();
-        let aggregates = Aggregates::of(session.engine().clone(), Arc::clone(&self.shared));
         let report = aggregates.refresh(session.database(), &parts.join("."), None).await;
         Ok(Some(refreshed(report.map_err(QueryError::from)?)?))
     }

@@ -6,11 +6,12 @@
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
 //! progress in the manifest), `exact` (exact reads as plans), `table` (aggregates in SQL), `refresh`,
-//! `scheduler`, `expiry`, `registry`, and [`runtime`], the handle over all of it.
+//! `scheduler`, `expiry`, `registry`, `dropping`, and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod catalog;
 pub mod definition;
+mod dropping;
 mod error;
 mod exact;
 mod expiry;

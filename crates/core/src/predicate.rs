@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::point_set::PointSet;
 use crate::schema::TIME_COLUMN;
 use crate::time::{TimeRange, TimeRanges, Timestamp};
 use crate::value::FieldValue;
@@ -78,6 +79,8 @@ pub enum Condition {
     And(Vec<Condition>),
     /// At least one holds.
     Or(Vec<Condition>),
+    /// It is one of these points.
+    Points(Arc<PointSet>),
 }
 
 impl Condition {
@@ -95,6 +98,7 @@ impl Condition {
             Condition::Or(parts) => {
                 parts.iter().fold(TimeRanges::none(), |times, part| times.union(&part.times()))
             }
+            Condition::Points(points) => points.minutes(),
             _ => TimeRanges::all(),
         }
     }

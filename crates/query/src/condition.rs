@@ -1,4 +1,4 @@
-//! The WHERE of a DELETE as a condition that storage understands.
+//! The part of a WHERE that storage understands as a condition.
 
 use std::sync::Arc;
 
@@ -8,87 +8,61 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Comparison, Condition, FieldValue, Schema};
 
-use crate::error::QueryError;
 use crate::pushdown::{instant, string, tag_name};
 
-/// `filter`, simplified and with its types coerced, over the columns of `schema`.
-///
-/// # Errors
-/// [`QueryError::Unsupported`] naming the part that is more than comparing `time` and tags with
-/// constants.
-pub(crate) fn condition(filter: &Expr, schema: &Schema) -> Result<Condition, QueryError> {
+/// `filter`, simplified and with its types coerced, over the columns of `schema`; `None` if it is
+/// more than comparing `time` and tags with constants.
+pub(crate) fn condition(filter: &Expr, schema: &Schema) -> Option<Condition> {
     let not = |inner: Condition| Condition::Not(Box::new(inner));
-    match filter {
-        Expr::Alias(alias) => condition(&alias.expr, schema),
-        Expr::Literal(ScalarValue::Boolean(Some(true)), _) => Ok(Condition::All),
-        Expr::Literal(ScalarValue::Boolean(_), _) => Ok(Condition::Or(Vec::new())),
-        Expr::Not(inner) => Ok(not(condition(inner, schema)?)),
-        Expr::IsNull(inner) => Ok(Condition::IsNull(column(inner, schema)?)),
-        Expr::IsNotNull(inner) => Ok(not(Condition::IsNull(column(inner, schema)?))),
+    Some(match filter {
+        Expr::Alias(alias) => condition(&alias.expr, schema)?,
+        Expr::Literal(ScalarValue::Boolean(Some(true)), _) => Condition::All,
+        Expr::Literal(ScalarValue::Boolean(_), _) => Condition::Or(Vec::new()),
+        Expr::Not(inner) => not(condition(inner, schema)?),
+        Expr::IsNull(inner) => Condition::IsNull(column(inner, schema)?),
+        Expr::IsNotNull(inner) => not(Condition::IsNull(column(inner, schema)?)),
         Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => {
             let parts = split_binary(filter, *op).into_iter().map(|part| condition(part, schema));
-            let parts = parts.collect::<Result<_, _>>()?;
-            Ok(if *op == Operator::And { Condition::And(parts) } else { Condition::Or(parts) })
+            let parts = parts.collect::<Option<_>>()?;
+            if *op == Operator::And { Condition::And(parts) } else { Condition::Or(parts) }
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Literal(value, _), column) => {
-                let op = op.swap().ok_or_else(|| refused(filter))?;
-                compare(column, op, value, schema, filter)
-            }
-            (column, Expr::Literal(value, _)) => compare(column, *op, value, schema, filter),
-            _ => Err(refused(filter)),
+            (Expr::Literal(value, _), column) => compare(column, op.swap()?, value, schema)?,
+            (column, Expr::Literal(value, _)) => compare(column, *op, value, schema)?,
+            _ => return None,
         },
         Expr::Between(between) => {
             let bound = |op, bound: &Expr| match bound {
-                Expr::Literal(value, _) => compare(&between.expr, op, value, schema, filter),
-                _ => Err(refused(filter)),
+                Expr::Literal(value, _) => compare(&between.expr, op, value, schema),
+                _ => None,
             };
             let inside = Condition::And(vec![
                 bound(Operator::GtEq, &between.low)?,
                 bound(Operator::LtEq, &between.high)?,
             ]);
-            Ok(if between.negated { not(inside) } else { inside })
+            if between.negated { not(inside) } else { inside }
         }
         Expr::InList(list) => {
             let values = list.list.iter().map(|value| match value {
-                Expr::Literal(value, _) => compare(&list.expr, Operator::Eq, value, schema, filter),
-                _ => Err(refused(filter)),
+                Expr::Literal(value, _) => compare(&list.expr, Operator::Eq, value, schema),
+                _ => None,
             });
-            let any = Condition::Or(values.collect::<Result<_, _>>()?);
-            Ok(if list.negated { not(any) } else { any })
+            let any = Condition::Or(values.collect::<Option<_>>()?);
+            if list.negated { not(any) } else { any }
         }
-        other => Err(refused(other)),
-    }
+        _ => return None,
+    })
 }
 
-fn refused(part: &Expr) -> QueryError {
-    QueryError::unsupported_but(
-        format!("{part} in the WHERE of DELETE"),
-        "compare time and tags with constants there, with AND, OR, NOT, IN, BETWEEN and IS NULL",
-    )
-}
-
-/// The column that an expression is, if points may be deleted by it.
-fn column(expr: &Expr, schema: &Schema) -> Result<Arc<str>, QueryError> {
+/// The column that an expression is, if it is `time` or a tag.
+fn column(expr: &Expr, schema: &Schema) -> Option<Arc<str>> {
     match expr {
-        Expr::Column(column) if column.name == TIME_COLUMN => Ok(Arc::from(TIME_COLUMN)),
-        Expr::Column(column) if schema.field_type(&column.name).is_some() => {
-            Err(QueryError::unsupported_but(
-                format!("deleting by the field {}", column.name),
-                "points are deleted by time and tags, which identify them",
-            ))
-        }
-        other => tag_name(other, schema).ok_or_else(|| refused(other)),
+        Expr::Column(column) if column.name == TIME_COLUMN => Some(Arc::from(TIME_COLUMN)),
+        other => tag_name(other, schema),
     }
 }
 
-fn compare(
-    left: &Expr,
-    op: Operator,
-    value: &ScalarValue,
-    schema: &Schema,
-    whole: &Expr,
-) -> Result<Condition, QueryError> {
+fn compare(left: &Expr, op: Operator, value: &ScalarValue, schema: &Schema) -> Option<Condition> {
     let comparison = match op {
         Operator::Eq => Comparison::Equal,
         Operator::NotEq => Comparison::NotEqual,
@@ -96,17 +70,14 @@ fn compare(
         Operator::LtEq => Comparison::LessOrEqual,
         Operator::Gt => Comparison::Greater,
         Operator::GtEq => Comparison::GreaterOrEqual,
-        _ => return Err(refused(whole)),
+        _ => return None,
     };
     let column = column(left, schema)?;
     let value = match &*column {
-        TIME_COLUMN => instant(value).map(FieldValue::Timestamp),
-        _ => string(value).map(|text| FieldValue::String(text.to_owned())),
+        TIME_COLUMN => FieldValue::Timestamp(instant(value)?),
+        _ => FieldValue::String(string(value)?.to_owned()),
     };
-    match value {
-        Some(value) => Ok(Condition::Compare { column, comparison, value }),
-        None => Err(refused(whole)),
-    }
+    Some(Condition::Compare { column, comparison, value })
 }
 
 #[cfg(test)]
@@ -116,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    fn of(filter: Expr) -> Result<Condition, QueryError> {
+    fn of(filter: Expr) -> Option<Condition> {
         let schema = Schema::of([Column::tag("host"), Column::field("usage", FieldType::Float)]);
         condition(&filter, &schema)
     }
@@ -152,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn what_storage_cannot_do_is_refused_by_name() {
-        for (filter, expected) in [
-            (col("usage").gt(lit(1.0)), "deleting by the field usage"),
-            (col("host").like(lit("a%")), "host LIKE"),
-            (col("host").eq(col("dc")), "host = dc"),
+    fn anything_else_is_not() {
+        for filter in [
+            col("usage").gt(lit(1.0)),
+            col("host").like(lit("a%")),
+            col("host").eq(col("dc")),
+            col("host").eq(lit("a")).or(col("usage").is_null()),
         ] {
-            let message = of(filter).unwrap_err().to_string();
-            assert!(message.starts_with(expected), "{message}");
+            assert_eq!(of(filter.clone()), None, "{filter}");
         }
     }
 }

@@ -95,6 +95,14 @@ impl QuerySession {
         QuerySession { pinned: Arc::new(Pinned { engine, version, now, options }), words: None }
     }
 
+    /// The same session at the newest version and instant.
+    pub(crate) fn at_newest_version(&self) -> Self {
+        let engine = self.engine().clone();
+        let version = engine.storage().version();
+        let session = QuerySession::new(engine, version, self.options().clone());
+        QuerySession { words: self.words.clone(), ..session }
+    }
+
     /// The engine this is a session of.
     pub fn engine(&self) -> &QueryEngine {
         &self.pinned.engine
@@ -230,7 +238,7 @@ impl QuerySession {
         self.state().create_physical_plan(plan).await.map_err(QueryError::while_planning)
     }
 
-    async fn run(
+    pub(crate) async fn run(
         &self,
         state: &SessionState,
         plan: &LogicalPlan,

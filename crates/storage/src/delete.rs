@@ -7,7 +7,8 @@ use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{
-    ColumnRole, Condition, FieldValue, MeasurementId, ScanFilter, SequenceNumber, TimeRanges,
+    ColumnRole, Condition, FieldValue, MeasurementId, PointSet, ScanFilter, SequenceNumber,
+    TimeRanges,
 };
 
 use crate::changes::ChangeMap;
@@ -69,10 +70,28 @@ pub(crate) async fn prepare_delete(
     Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: version.seq() })
 }
 
+/// A delete of points that a reader at `seen_at` has found.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if the measurement lacks one of their tags.
+pub(crate) fn prepare_delete_of_points(
+    version: &Version,
+    id: &MeasurementId,
+    points: PointSet,
+    seen_at: SequenceNumber,
+) -> Result<Delete, StorageError> {
+    let times = points.minutes();
+    let condition = Condition::Points(Arc::new(points));
+    check_condition(&condition, deletable(version, id)?, &mut BTreeSet::new())?;
+    let touched = times.clone();
+    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: seen_at })
+}
+
 /// Adds what was written since the delete was prepared. `None` if there is nothing to hide.
 ///
 /// # Errors
-/// [`StorageError::NoSuchMeasurement`] if it has been dropped since.
+/// [`StorageError::NoSuchMeasurement`] if it has been dropped since; [`StorageError::Conflict`] if
+/// points are named one by one and some near them have changed since.
 pub(crate) fn resolve_delete(
     version: &Version,
     delete: &Delete,
@@ -82,6 +101,9 @@ pub(crate) fn resolve_delete(
     let mut touched = delete.touched.clone();
     for range in delete.times.iter() {
         let since = measurement.changes().touched_after(delete.prepared_at, range);
+        if matches!(delete.condition, Condition::Points(_)) && !since.is_empty() {
+            return Err(StorageError::Conflict { what: format!("points of {}", delete.id) });
+        }
         touched = touched.union(&since);
     }
     if touched.is_empty() {
@@ -104,7 +126,10 @@ fn check_depth(condition: &Condition) -> Result<(), StorageError> {
 
 fn depth(condition: &Condition) -> usize {
     match condition {
-        Condition::All | Condition::Compare { .. } | Condition::IsNull(_) => 1,
+        Condition::All
+        | Condition::Compare { .. }
+        | Condition::IsNull(_)
+        | Condition::Points(_) => 1,
         Condition::Not(inner) => 1 + depth(inner),
         Condition::And(parts) | Condition::Or(parts) => {
             1 + parts.iter().map(depth).max().unwrap_or(0)
@@ -144,6 +169,9 @@ fn check_condition(
         Condition::IsNull(column) => check_column(column, None, measurement, columns),
         Condition::Compare { column, value, .. } => {
             check_column(column, Some(value), measurement, columns)
+        }
+        Condition::Points(points) => {
+            points.tags().iter().try_for_each(|tag| check_column(tag, None, measurement, columns))
         }
     }
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater_core::{Clock, Condition, MeasurementId, PointBatch, SequenceNumber};
+use highwater_core::{Clock, Condition, MeasurementId, PointBatch, PointSet, SequenceNumber};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tracing::{debug, info, instrument, warn};
 
 use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
 use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, Write};
-use crate::delete::prepare_delete;
+use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
 use crate::flush::{plan_flushed, write_frozen};
@@ -150,6 +150,23 @@ impl Engine {
         condition: Condition,
     ) -> Result<SequenceNumber, StorageError> {
         let delete = prepare_delete(&self.version(), id, condition).await?;
+        self.request(|reply| Request::Delete(delete, reply)).await
+    }
+
+    /// Removes points that were found in a version, and returns the commit that did; the newest
+    /// commit there was if there are none.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if points in the same minutes have changed since that version:
+    /// look again. Otherwise those of [`Engine::delete`].
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete_points(
+        &self,
+        id: &MeasurementId,
+        points: PointSet,
+        seen_at: SequenceNumber,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete_of_points(&self.version(), id, points, seen_at)?;
         self.request(|reply| Request::Delete(delete, reply)).await
     }
 

@@ -56,13 +56,15 @@ impl Point {
     }
 }
 
-/// A delete over time and the tag `host`.
+/// A delete over time, the tag `host` and the field `s`.
 #[derive(Clone, Debug)]
 pub(crate) struct Deletion {
     /// `Some(None)`: points without that tag.
     pub(crate) host: Option<Option<&'static str>>,
     pub(crate) start: i64,
     pub(crate) end: i64,
+    /// Only points with this text.
+    pub(crate) text: Option<&'static str>,
 }
 
 impl Deletion {
@@ -73,16 +75,21 @@ impl Deletion {
             Some(None) => " AND host IS NULL".to_owned(),
             Some(Some(host)) => format!(" AND host = '{host}'"),
         };
+        let text = self.text.map(|text| format!(" AND s = '{text}'")).unwrap_or_default();
         format!(
-            "DELETE FROM {measurement} WHERE time >= '{}' AND time < '{}'{host}",
+            "DELETE FROM {measurement} WHERE time >= '{}' AND time < '{}'{host}{text}",
             at(self.start),
             at(self.end)
         )
     }
 
-    fn hits(&self, (tags, time): &Identity) -> bool {
+    fn hits(&self, (tags, time): &Identity, fields: &BTreeMap<&str, Value>) -> bool {
         let host = self.host.is_none_or(|host| tags.get("host").copied() == host);
-        host && (self.start..self.end).contains(time)
+        let found = fields.get("s");
+        let text = self
+            .text
+            .is_none_or(|text| matches!(found, Some(Value::Text(found)) if *found == text));
+        host && text && (self.start..self.end).contains(time)
     }
 }
 
@@ -105,7 +112,7 @@ impl Model {
     }
 
     pub(crate) fn delete(&mut self, deletion: &Deletion) {
-        self.points.retain(|identity, _| !deletion.hits(identity));
+        self.points.retain(|identity, fields| !deletion.hits(identity, fields));
     }
 
     /// Tags and fields that were ever written, in alphabetical order.

@@ -187,5 +187,6 @@ fn any_deletion(random: &mut Random, base: i64) -> Deletion {
             (start, start + random.pick(&[NANOS_PER_MINUTE, NANOS_PER_HOUR, 7 * NANOS_PER_HOUR]))
         }
     };
-    Deletion { host, start, end }
+    let text = random.chance(30).then(|| random.pick(&["new", "paid", ""]));
+    Deletion { host, start, end, text }
 }

@@ -29,6 +29,8 @@ const HIDDEN_SHARE: i128 = 4;
 /// ... or when so many tombstones concern it, and one more for each so many rows.
 const TOMBSTONES: usize = 16;
 const ROWS_PER_TOMBSTONE: u64 = 16 * 1024;
+/// ... or when one of them names so many points one by one, which the manifest should not keep.
+const NAMED_POINTS: usize = 1024;
 /// A job that joins small segments reads at most so many times what one segment may hold.
 const MAX_JOB_SEGMENTS: u64 = 8;
 
@@ -209,7 +211,11 @@ impl<'a> Window<'a> {
             .collect();
         let hidden_nanos: i128 = hidden.iter().map(length).sum();
         let bearable = TOMBSTONES + (segment.rows / ROWS_PER_TOMBSTONE) as usize;
-        if hidden_nanos * HIDDEN_SHARE > length(segment.times) {
+        let names_many = |tombstone: &&Arc<Tombstone>| match &tombstone.condition {
+            Condition::Points(points) => points.len() >= NAMED_POINTS,
+            _ => false,
+        };
+        if hidden_nanos * HIDDEN_SHARE > length(segment.times) || concerned.iter().any(names_many) {
             Some((CompactionReason::HiddenRows, newest))
         } else if concerned.len() > bearable {
             Some((CompactionReason::ManyTombstones(concerned.len()), newest))

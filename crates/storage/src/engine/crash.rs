@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::model::{Model, Step, apply, lines, shown, steps, with_sorted_fields};
+use super::model::{Model, Step, apply, delete_point, lines, shown, steps, with_sorted_fields};
 use super::points::read;
 use super::*;
 use crate::file_store::FileStore;
@@ -114,6 +114,7 @@ async fn carry_out(engine: &Engine, step: &Step) -> bool {
         }
         Step::DeleteHost(host) => delete(engine, host_is(&host.to_string())).await,
         Step::DeleteBefore(secs) => delete(engine, before(*secs)).await,
+        Step::DeletePoint(host, time) => delete_point(engine, *host, *time).await,
         Step::Flush => engine.flush().await,
         Step::Compact => engine.compact().await.map(drop),
         Step::Crash => Ok(()),

@@ -14,6 +14,8 @@ pub(super) enum Step {
     Write(Vec<(u8, i64, u8, i64)>),
     DeleteHost(u8),
     DeleteBefore(i64),
+    /// Host, second.
+    DeletePoint(u8, i64),
     Flush,
     Compact,
     Crash,
@@ -29,7 +31,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => prop::collection::vec(point, 1..6).prop_map(Step::Write),
         1 => (0u8..3).prop_map(Step::DeleteHost),
-        1 => time.prop_map(Step::DeleteBefore),
+        1 => time.clone().prop_map(Step::DeleteBefore),
+        1 => (0u8..3, time).prop_map(|(host, time)| Step::DeletePoint(host, time)),
         3 => Just(Step::Flush),
         1 => Just(Step::Compact),
         1 => Just(Step::Crash),
@@ -58,6 +61,7 @@ pub(super) fn apply(model: &mut Model, step: &Step) {
         }
         Step::DeleteHost(host) => model.retain(|(own, _), _| own != host || *host == 0),
         Step::DeleteBefore(secs) => model.retain(|(_, time), _| time >= secs),
+        Step::DeletePoint(host, time) => drop(model.remove(&(*host, *time))),
         Step::Flush | Step::Compact | Step::Crash => {}
     }
 }
@@ -68,6 +72,7 @@ async fn carry_out(harness: Harness, step: &Step) -> Harness {
         Step::Write(points) => drop(harness.write(&lines(points)).await),
         Step::DeleteHost(host) => delete(engine, host_is(&host.to_string())).await,
         Step::DeleteBefore(secs) => delete(engine, before(*secs)).await,
+        Step::DeletePoint(host, time) => delete_point(engine, *host, *time).await.unwrap(),
         Step::Flush => engine.flush().await.unwrap(),
         Step::Compact => drop(engine.compact().await.unwrap()),
         Step::Crash => return harness.after_crash().await,
@@ -81,6 +86,19 @@ async fn delete(engine: &Engine, condition: Condition) {
         Ok(_) | Err(StorageError::NoSuchMeasurement(_) | StorageError::Invalid(_)) => {}
         Err(error) => panic!("{error}"),
     }
+}
+
+/// As one who has looked for the point in the newest version.
+pub(super) async fn delete_point(engine: &Engine, host: u8, secs: i64) -> Result<(), StorageError> {
+    let version = engine.version();
+    let Some(measurement) = version.measurement(&id("cpu")) else { return Ok(()) };
+    let tags = measurement.schema().tags().to_vec();
+    let values = tags.iter().map(|_| (host > 0).then(|| host.to_string())).collect();
+    if tags.is_empty() && host > 0 {
+        return Ok(());
+    }
+    let points = PointSet::new(tags, [(values, Timestamp::from_secs(secs))]);
+    engine.delete_points(&id("cpu"), points, version.seq()).await.map(drop)
 }
 
 /// The model in the form of [`read`]; fields in order of the schema there, so sorted here too.

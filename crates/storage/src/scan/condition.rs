@@ -9,9 +9,11 @@ use arrow::array::{
 use arrow::compute::kernels::cmp;
 use arrow::compute::{and_kleene, is_null, not, or_kleene};
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Comparison, Condition, FieldValue};
+use highwater_core::{Comparison, Condition, FieldValue, PointSet};
 
 use crate::error::StorageError;
+use crate::segment::sort::times_of;
+use crate::segment::tag_keys::TagColumns;
 
 /// Per row: true, false or NULL for "unknown". The condition names `time` and tags only, and the
 /// batch has all of these columns.
@@ -35,6 +37,7 @@ pub(crate) fn evaluate(
         Condition::Or(any) => any.iter().try_fold(always(false, batch), |holds, inner| {
             Ok(or_kleene(&holds, &evaluate(inner, batch)?)?)
         }),
+        Condition::Points(points) => is_one_of(points, batch),
     }
 }
 
@@ -49,7 +52,23 @@ pub(crate) fn collect_columns(condition: &Condition, columns: &mut BTreeSet<Arc<
         Condition::And(inner) | Condition::Or(inner) => {
             inner.iter().for_each(|inner| collect_columns(inner, columns));
         }
+        Condition::Points(points) => {
+            columns.insert(Arc::from(TIME_COLUMN));
+            columns.extend(points.tags().iter().cloned());
+        }
     }
+}
+
+/// Which rows are points of the set.
+fn is_one_of(points: &PointSet, batch: &RecordBatch) -> Result<BooleanArray, StorageError> {
+    let times = times_of(batch)?;
+    let tags = TagColumns::of_names(points.tags().iter().map(|tag| &**tag), batch)?;
+    let mut holds = Vec::with_capacity(times.len());
+    for run in tags.runs(times.len()) {
+        let own = points.times_of(|tag| tags.columns()[tag].value(run.start));
+        holds.extend(times[run].iter().map(|time| own.binary_search(time).is_ok()));
+    }
+    Ok(BooleanArray::from(holds))
 }
 
 fn always(value: bool, batch: &RecordBatch) -> BooleanArray {

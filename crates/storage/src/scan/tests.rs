@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use highwater_core::{
-    Comparison, Condition, FieldValue, MeasurementId, ScanFilter, Schema, SequenceNumber,
+    Comparison, Condition, FieldValue, MeasurementId, PointSet, ScanFilter, Schema, SequenceNumber,
     TimeRange, TimeRanges, Timestamp,
 };
 use proptest::prelude::*;
@@ -55,6 +55,10 @@ fn holds(condition: &Condition, tags: &BTreeMap<String, String>, time: i64) -> O
         Condition::All => Some(true),
         Condition::IsNull(tag) => Some(!tags.contains_key(&**tag)),
         Condition::Not(inner) => Some(!holds(inner, tags, time)?),
+        Condition::Points(points) => {
+            let times = points.times_of(|tag| tags.get(&*points.tags()[tag]).map(String::as_str));
+            Some(times.contains(&time))
+        }
         Condition::Compare { column, comparison, value } => {
             let order = match value {
                 FieldValue::Timestamp(value) => time.cmp(&value.as_nanos()),
@@ -317,7 +321,17 @@ fn condition() -> impl Strategy<Value = Condition> {
         1 => Just(Condition::Not(Box::new(host.clone()))),
         1 => Just(Condition::And(vec![host, late.clone()])),
         1 => Just(Condition::Or(vec![no_dc, late])),
+        1 => prop::collection::vec(row(), 1..20).prop_map(named),
     ]
+}
+
+/// The points that rows would have, one by one.
+fn named(rows: Vec<Row>) -> Condition {
+    let tags: [Arc<str>; 2] = ["dc".into(), "host".into()];
+    let values = |row: &Row| tags.iter().map(|tag| row.tags.get(&**tag).cloned()).collect();
+    let points: Vec<(Vec<Option<String>>, Timestamp)> =
+        rows.iter().map(|row| (values(row), Timestamp::from_nanos(row.time))).collect();
+    Condition::Points(Arc::new(PointSet::new(tags.to_vec(), points)))
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
