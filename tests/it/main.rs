@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod aggregates;
+mod backup;
 mod cli;
 mod continuous_aggregates;
 mod damage;

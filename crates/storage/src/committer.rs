@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
+use crate::backup::Snapshot;
 use crate::columns::Columns;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
@@ -58,6 +59,8 @@ pub(crate) enum Request {
     /// Continue in a new log and freeze all memtables. Answered with the version in which they
     /// are frozen.
     RotateLog(Reply<Arc<Version>>),
+    /// What a backup needs to know of this moment.
+    Snapshot(Reply<Snapshot>),
     /// Sync and stop.
     Close(Reply<()>),
 }
@@ -212,6 +215,11 @@ impl Committer {
                     drop(reply.send(self.rotate_log().await));
                     group = self.new_group();
                 }
+                Request::Snapshot(reply) => {
+                    self.finish(group);
+                    drop(reply.send(self.snapshot()));
+                    group = self.new_group();
+                }
                 Request::Close(reply) => {
                     self.finish(group);
                     drop(reply.send(self.sync_log()));
@@ -340,6 +348,17 @@ impl Committer {
         self.log = log;
         self.note_log_bytes();
         Ok(version)
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        self.check_sound()?;
+        self.sync_log()?;
+        Ok(Snapshot {
+            version: self.shared.version(),
+            state: self.manifest.state().clone(),
+            number: self.manifest.number(),
+            newest_log_bytes: self.log.bytes(),
+        })
     }
 
     /// Commits edits durably and publishes the version that shows them. All commits before it are

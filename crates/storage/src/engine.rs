@@ -286,6 +286,11 @@ impl Engine {
         &self.0.shared
     }
 
+    /// Held by whoever flushes, which deletes logs.
+    pub(crate) fn flushing(&self) -> &AsyncMutex<()> {
+        &self.0.flushing
+    }
+
     /// Held by whoever compacts.
     pub(crate) fn compacting(&self) -> &AsyncMutex<()> {
         &self.0.compacting
@@ -316,7 +321,7 @@ impl Engine {
         }
     }
 
-    async fn request<T>(
+    pub(crate) async fn request<T>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, StorageError> {

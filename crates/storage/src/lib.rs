@@ -7,6 +7,7 @@
 //! see. Points go through `write`, `wal`, `memtable`, `flush` and `segment` to `scan`; `manifest` says
 //! what is live, `recovery` brings it back, `compaction` tidies up.
 
+mod backup;
 mod changes;
 mod check;
 mod columns;
@@ -33,6 +34,7 @@ mod wal;
 mod worker;
 mod write;
 
+pub use backup::{Backup, BackupFile};
 pub use changes::ChangeMap;
 pub use check::{FolderCheck, check_folder};
 pub use commit::{Commit, Replacement};

@@ -5,10 +5,13 @@
 //! line makes no sense.
 
 mod aggregate;
+mod backup;
+mod backup_folder;
 mod check;
 pub(crate) mod client;
 mod config;
 mod inspect;
+mod restore;
 mod rules;
 mod sql;
 mod write;
@@ -44,6 +47,10 @@ enum Command {
     /// Check rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
+    /// Copy what a running server holds into a folder; again and only what is new is copied
+    Backup(backup::BackupFlags),
+    /// Make a data folder from a backup
+    Restore(restore::RestoreFlags),
     /// Read a whole data folder and say what is damaged; changes nothing
     Check(check::CheckFlags),
     /// Show what files of a data folder say
@@ -62,6 +69,8 @@ pub fn run() -> ExitCode {
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
         Command::Rules(command) => rules::run(&command),
+        Command::Backup(flags) => backup::run(&flags),
+        Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags),
         Command::Config(command) => config::run(&command),

@@ -1,6 +1,7 @@
 //! Routes over HTTP, one resource per file.
 
 mod aggregates;
+mod backup;
 mod body;
 mod connection;
 mod database;
@@ -64,6 +65,7 @@ pub fn router(server: Server) -> Router {
     };
     Router::new()
         .merge(aggregates::routes())
+        .merge(backup::routes())
         .merge(downsampling::routes())
         .merge(health::routes())
         .merge(influxql::routes())

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use highwater_core::SequenceNumber;
 use tracing::warn;
 
@@ -85,6 +86,11 @@ impl Manifest {
         Ok((manifest, UnsoundFiles { checkpoints, torn }))
     }
 
+    /// Number of the last commit of the manifest; the first is 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The state after the last commit.
     pub(crate) fn state(&self) -> &ManifestState {
         &self.state
@@ -130,9 +136,8 @@ impl Manifest {
     }
 
     async fn write_checkpoint(&mut self) -> Result<(), StorageError> {
-        let bytes = encode_state(&self.state).map_err(|e| not_json(&e))?;
+        let (path, bytes) = encode_checkpoint(self.number, &self.state)?;
         self.checkpoint_bytes = bytes.len() as u64;
-        let path = checkpoint_path(self.number);
         self.files.put(&path, bytes, PutKind::Overwrite).await?;
         self.checkpoints.insert(self.number);
         self.edit_bytes = 0;
@@ -265,6 +270,17 @@ fn edit_path(number: u64) -> String {
 
 fn checkpoint_path(number: u64) -> String {
     format!("{FOLDER}/{number:020}.checkpoint")
+}
+
+/// Path and bytes of a checkpoint of `state`, which is that after the manifest's commit `number`.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if it cannot be written as JSON.
+pub(crate) fn encode_checkpoint(
+    number: u64,
+    state: &ManifestState,
+) -> Result<(String, Bytes), StorageError> {
+    Ok((checkpoint_path(number), encode_state(state).map_err(|e| not_json(&e))?))
 }
 
 fn not_json(error: &serde_json::Error) -> StorageError {

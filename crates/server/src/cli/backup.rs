@@ -1,0 +1,136 @@
+//! `highwater backup`: what a running server holds, as the files of a folder.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use highwater_storage::check_folder;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::backup_folder::BackupFolder;
+use super::client::{Client, Host, Payload};
+use crate::demo::progress;
+use crate::respond::in_one_line;
+
+/// Where to copy to.
+#[derive(Args, Debug)]
+pub(super) struct BackupFlags {
+    #[command(flatten)]
+    host: Host,
+    /// The folder of the backup: an earlier one, which is brought up to date, or a new one
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// The first line of the answer.
+#[derive(Debug, Deserialize)]
+struct Head {
+    bytes: u64,
+    segments: Vec<HeadSegment>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HeadSegment {
+    path: String,
+    bytes: u64,
+    footer_at: u64,
+    footer_crc: u32,
+}
+
+/// Each further line.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Part {
+    File { path: String, bytes: u64 },
+    End { complete: bool },
+}
+
+/// What was copied.
+struct Copied {
+    files: HashSet<String>,
+    bytes: u64,
+}
+
+pub(super) fn run(flags: &BackupFlags) -> anyhow::Result<()> {
+    let folder = BackupFolder::create(&flags.folder)?;
+    let client = Client::new(&flags.host);
+    let copied = loop {
+        if let Some(copied) = copy(&client, &folder)? {
+            break copied;
+        }
+    };
+    for path in folder.files()?.difference(&copied.files) {
+        folder.remove(path)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let check = runtime.block_on(check_folder(folder.path(), |_, _| {}))?;
+    if let Some(problem) = check.problems.first() {
+        bail!("the backup is not sound: {}", in_one_line(problem));
+    }
+    let (segments, rows, bytes) = (check.segments, check.rows, copied.bytes);
+    super::print(&format!(
+        "{}: {segments} segments with {rows} rows; {bytes} bytes were new; all of it is sound\n",
+        flags.folder.display()
+    ))
+}
+
+/// Copies what is new; `None` if files in the folder turned out to be of another server and are
+/// removed now.
+fn copy(client: &Client, folder: &BackupFolder) -> anyhow::Result<Option<Copied>> {
+    let have = folder.files()?;
+    let body = Payload::Json(json!({"have": have}));
+    let answer = client.send("POST", "/api/v1/backup", &[], body)?;
+    let mut answer = BufReader::new(answer.into_body().into_reader());
+    let head: Head = read_line(&mut answer)?;
+    let segments: BTreeMap<&str, &HeadSegment> =
+        head.segments.iter().map(|segment| (&*segment.path, segment)).collect();
+    let is_other = |path: &&String| match segments.get(path.as_str()) {
+        Some(segment) => folder.read(path).map_or(true, |bytes| !segment.is_footer_of(&bytes)),
+        None => false,
+    };
+    let others: Vec<&String> = have.iter().filter(is_other).collect();
+    if !others.is_empty() {
+        others.into_iter().try_for_each(|path| folder.remove(path))?;
+        return Ok(None);
+    }
+    let bar = progress::bar(head.bytes, "bytes", true);
+    let mut files: HashSet<String> = segments.keys().map(|path| (*path).to_owned()).collect();
+    loop {
+        match read_line(&mut answer)? {
+            Part::File { path, bytes } => {
+                let mut content = (&mut answer).take(bytes);
+                folder.write(&path, &mut bar.wrap_read(&mut content))?;
+                if content.limit() > 0 {
+                    bail!("the server broke off in the middle of {path}; run the command again");
+                }
+                files.insert(path);
+            }
+            Part::End { complete } if complete => break,
+            Part::End { .. } => bail!("the server could not complete the backup"),
+        }
+    }
+    bar.finish_and_clear();
+    Ok(Some(Copied { files, bytes: head.bytes }))
+}
+
+impl HeadSegment {
+    /// Whether a file with these bytes is this segment, as far as its footer tells.
+    fn is_footer_of(&self, bytes: &[u8]) -> bool {
+        let footer = usize::try_from(self.footer_at).ok().and_then(|at| bytes.get(at..));
+        bytes.len() as u64 == self.bytes
+            && footer.is_some_and(|footer| crc32c::crc32c(footer) == self.footer_crc)
+    }
+}
+
+fn read_line<T: DeserializeOwned>(answer: &mut impl BufRead) -> anyhow::Result<T> {
+    let mut line = String::new();
+    answer.read_line(&mut line).context("the server broke off; run the command again")?;
+    if line.is_empty() {
+        bail!("the server broke off; run the command again");
+    }
+    serde_json::from_str(&line).context("the answer is no backup")
+}

@@ -1,0 +1,132 @@
+//! A folder with a backup: the files of a data folder, and a mark that says what it is.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// The mark; a data folder in use has none.
+const MARK: &str = "HIGHWATER-BACKUP";
+const MARK_TEXT: &str = "A backup of Highwater. `highwater restore` makes a data folder of it.\n";
+/// Folders of files that belong to a backup.
+const PARTS: [&str; 3] = ["segments", "wal", "manifest"];
+
+/// A folder with a backup in it, or room for one.
+#[derive(Debug)]
+pub(super) struct BackupFolder(PathBuf);
+
+impl BackupFolder {
+    /// Opens a backup, or makes one of a folder that is empty or not there.
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        fs::create_dir_all(path).with_context(|| format!("could not make {shown}"))?;
+        let is_empty = fs::read_dir(path)?.next().is_none();
+        if is_empty {
+            fs::write(path.join(MARK), MARK_TEXT)
+                .with_context(|| format!("could not write to {shown}"))?;
+        }
+        BackupFolder::open(path)
+    }
+
+    /// Opens a backup.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(MARK).is_file() {
+            bail!("{} is no backup, and not empty; choose another folder", path.display());
+        }
+        Ok(BackupFolder(path.to_owned()))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Paths of all files, relative to the folder, with `/` between names.
+    pub(super) fn files(&self) -> anyhow::Result<HashSet<String>> {
+        let mut found = HashSet::new();
+        for part in PARTS {
+            collect(&self.0, part.to_owned(), &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// The bytes of a file.
+    pub(super) fn read(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let file = self.place(path)?;
+        fs::read(&file).with_context(|| format!("could not read {}", file.display()))
+    }
+
+    /// Writes a file, whole or not at all, durably.
+    pub(super) fn write(&self, path: &str, bytes: &mut dyn Read) -> anyhow::Result<()> {
+        let file = self.place(path)?;
+        let write = || {
+            let folder = file.parent().unwrap_or(&self.0);
+            fs::create_dir_all(folder)?;
+            let unfinished = self.0.join("unfinished");
+            let mut written = File::create(&unfinished)?;
+            std::io::copy(bytes, &mut written)?;
+            written.flush()?;
+            written.sync_all()?;
+            fs::rename(&unfinished, &file)?;
+            File::open(folder)?.sync_all()
+        };
+        let mut write = write;
+        write().with_context(|| format!("could not write {}", file.display()))
+    }
+
+    /// Removes a file that is there.
+    pub(super) fn remove(&self, path: &str) -> anyhow::Result<()> {
+        let file = self.place(path)?;
+        fs::remove_file(&file).with_context(|| format!("could not remove {}", file.display()))
+    }
+
+    /// Where a file is; it must belong to a backup and not lead out of the folder.
+    fn place(&self, path: &str) -> anyhow::Result<PathBuf> {
+        let relative = Path::new(path);
+        let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+        let first = relative.components().next().map(|part| part.as_os_str().to_owned());
+        if !is_inside || !PARTS.iter().any(|part| first.as_deref() == Some(part.as_ref())) {
+            bail!("{path} is no file of a backup");
+        }
+        Ok(self.0.join(relative))
+    }
+}
+
+fn collect(root: &Path, below: String, found: &mut HashSet<String>) -> anyhow::Result<()> {
+    let folder = root.join(&below);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let path = format!("{below}/{name}");
+        if entry.file_type()?.is_dir() {
+            collect(root, path, found)?;
+        } else {
+            found.insert(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let backup = BackupFolder::create(folder.path()).unwrap();
+        for path in ["../x", "segments/../../x", "/etc/x", "LOCK", "", "segmentsx/y"] {
+            assert!(backup.write(path, &mut &b"x"[..]).is_err(), "{path}");
+        }
+        backup.write("segments/a/b.parquet", &mut &b"x"[..]).unwrap();
+        assert_eq!(backup.files().unwrap(), HashSet::from(["segments/a/b.parquet".to_owned()]));
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("precious"), "x").unwrap();
+        assert!(BackupFolder::create(other.path()).is_err());
+    }
+}
