@@ -7,10 +7,11 @@
 //! which field come next is guessed from the lines before.
 //!
 //! Reading order: [`precision`], `refusal`, `text`, `number`, `value`, `column`, `tags`,
-//! `measurement`, `head`, `parser`.
+//! `measurement`, `head`, `line_end`, `parser`.
 
 mod column;
 mod head;
+mod line_end;
 mod measurement;
 mod number;
 mod parser;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use highwater_core::{PointBatch, Schema, Timestamp};
 
+pub use line_end::after_line;
 pub use precision::Precision;
 
 /// What a request may contain; a line beyond a limit is refused, its neighbours are not.
