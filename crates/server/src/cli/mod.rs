@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::demo::{self, DemoFlags};
+use crate::export::{self, ExportFlags};
+use crate::import::{self, ImportFlags};
 use crate::serve::{self, ServeFlags};
 
 /// Highwater: a time-series database whose continuous aggregates are always right.
@@ -35,6 +37,10 @@ enum Command {
     Serve(ServeFlags),
     /// Write line protocol
     Write(write::WriteFlags),
+    /// Write files of line protocol, CSV or Parquet, of any size
+    Import(ImportFlags),
+    /// Write measurements or the answer to a query to Parquet files
+    Export(ExportFlags),
     /// Ask in SQL
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
@@ -53,6 +59,8 @@ pub fn run() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
         Command::Write(flags) => write::run(&flags),
+        Command::Import(flags) => import::run(&flags),
+        Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
         Command::Rules(command) => rules::run(&command),

@@ -35,6 +35,7 @@ use self::database::Database;
 use self::folder::DataFolder;
 use self::history::History;
 use self::live::Machine;
+pub(crate) use self::progress::is_bar_wanted;
 use self::report::Report;
 use self::server::EmbeddedServer;
 use crate::telemetry;
@@ -166,7 +167,7 @@ fn go_on(
 }
 
 /// A whole number with a comma between thousands.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
