@@ -185,7 +185,7 @@ fn a_dry_run_sends_nothing() {
          \x20 cpu: 2 points, 2024-01-01T00:00:00Z to 2024-01-01T00:01:00Z\n\
          \x20   tags: host\n\
          \x20   fields: usage float, n integer\n\
-         \x20 disk: 1 points, 1 of them without a time\n\
+         \x20 disk: 1 point, 1 of them without a time\n\
          \x20   tags: none\n\
          \x20   fields: free unsigned\n\
          \x20 refused: 2\n\

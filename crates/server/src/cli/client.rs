@@ -161,3 +161,8 @@ pub(crate) fn escaped(text: &str) -> String {
     }
     out
 }
+
+/// A name as SQL quotes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

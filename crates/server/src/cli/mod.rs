@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::demo::{self, DemoFlags};
+use crate::demo::{self, DemoFlags, grouped};
 use crate::export::{self, ExportFlags};
 use crate::import::{self, ImportFlags};
 use crate::serve::{self, ServeFlags};
@@ -81,4 +81,9 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
+}
+
+/// "1 file", "2,000 files".
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }

@@ -53,7 +53,7 @@ pub struct DemoFlags {
     /// For how many seconds to write points of this machine; 0 leaves them out
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     live_seconds: u64,
-    /// Take line protocol from this file (gzip or not) instead of generating a history
+    /// Take line protocol from this file (gzip, zstd or neither) instead of generating a history
     #[arg(long, value_name = "FILE", conflicts_with_all = ["points", "live_seconds"])]
     file: Option<PathBuf>,
     /// Unit of the times in the file: ns, us, ms, s or auto

@@ -14,9 +14,8 @@ use highwater_core::Timestamp;
 use serde_json::{Value, json};
 
 use self::whole_file::WholeFile;
-use crate::cli::client::{Client, Host, Payload};
-use crate::cli::print;
-use crate::demo::grouped;
+use crate::cli::client::{Client, Host, Payload, quoted};
+use crate::cli::{counted, print};
 
 pub(crate) use self::file_name::measurement_of_stem;
 
@@ -87,11 +86,6 @@ impl ExportFlags {
     }
 }
 
-/// A name as SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A database of a server.
 struct Server<'a> {
     client: Client,
@@ -117,7 +111,12 @@ impl Server<'_> {
         let payload = Payload::Json(self.ask(query, "parquet"));
         let answer = self.client.send("POST", "/api/v3/query_sql", &[], payload)?;
         let (rows, bytes) = WholeFile::at(path).write(answer.into_body().into_reader())?;
-        print(&format!("{}: {} rows, {} bytes\n", path.display(), grouped(rows), grouped(bytes)))
+        print(&format!(
+            "{}: {}, {}\n",
+            path.display(),
+            counted(rows, "row"),
+            counted(bytes, "byte")
+        ))
     }
 
     fn ask(&self, query: &str, format: &str) -> Value {

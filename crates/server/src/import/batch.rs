@@ -2,16 +2,16 @@
 
 /// What a batch is made up to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BatchSize {
+pub(crate) struct BatchSize {
     /// Lines or rows.
-    pub(super) lines: usize,
+    pub(crate) lines: usize,
     /// Bytes of line protocol, about.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Where the points of a batch come from.
 #[derive(Clone, Debug)]
-pub(super) enum Places {
+pub(crate) enum Places {
     /// The lines of the file from this one on, counted from 1.
     LinesFrom(u64),
     /// Per point: the line of the body on which it starts, ascending, and its line or row in the file.
@@ -20,31 +20,31 @@ pub(super) enum Places {
 
 /// A point that is not stored, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RefusedPoint {
+pub(crate) struct RefusedPoint {
     /// Its line or row in the file, counted from 1.
-    pub(super) place: u64,
+    pub(crate) place: u64,
     /// A sentence without a stop.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 /// Points that are sent in one request.
 #[derive(Clone, Debug)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// Line protocol.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// How many points the body holds.
-    pub(super) points: u64,
+    pub(crate) points: u64,
     /// How many lines or rows of the file precede what follows this batch.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// For messages.
-    pub(super) places: Places,
+    pub(crate) places: Places,
     /// What did not even become line protocol.
-    pub(super) refused: Vec<RefusedPoint>,
+    pub(crate) refused: Vec<RefusedPoint>,
 }
 
 impl Batch {
     /// The line or row of the file that became line `line` of the body, counted from 1.
-    pub(super) fn place_of(&self, line: u64) -> u64 {
+    pub(crate) fn place_of(&self, line: u64) -> u64 {
         match &self.places {
             Places::LinesFrom(first) => first + line.saturating_sub(1),
             Places::Points(points) => {
@@ -56,7 +56,7 @@ impl Batch {
 }
 
 /// A file that is read batch by batch.
-pub(super) trait Source {
+pub(crate) trait Source {
     /// The next batch; `None` at the end of the file.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use highwater_core::{Column, FieldType, PointBatch, Schema, Timestamp};
 
 use super::batch::{Batch, RefusedPoint};
 use super::input::Input;
+use crate::cli::counted;
 use crate::demo::grouped;
 use crate::line_protocol::{Limits, Options, Precision, parse_with};
 
@@ -99,7 +100,7 @@ impl FileReport {
 
     /// Everything about the file, for people.
     pub(super) fn text(&self, input: &Input) -> String {
-        let mut text = format!("{}: {} points\n", input.path.display(), grouped(self.points));
+        let mut text = format!("{}: {}\n", input.path.display(), counted(self.points, "point"));
         for (name, found) in &self.measurements {
             found.describe(name, &mut text);
         }
@@ -116,7 +117,7 @@ impl FileReport {
 
 impl Found {
     fn describe(&self, name: &str, text: &mut String) {
-        push(text, format_args!("  {name}: {} points", grouped(self.points)));
+        push(text, format_args!("  {name}: {}", counted(self.points, "point")));
         if let Some((first, last)) = self.times {
             let [first, last] = [first, last].map(Timestamp::from_nanos);
             push(text, format_args!(", {first} to {last}"));

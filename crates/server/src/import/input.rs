@@ -18,7 +18,7 @@ const READ_BYTES: usize = 256 << 10;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// Line protocol
     Lp,
     /// CSV with a header row
@@ -29,7 +29,7 @@ pub(super) enum Format {
 
 impl Format {
     /// What its points are counted in.
-    pub(super) fn place(self) -> &'static str {
+    pub(crate) fn place(self) -> &'static str {
         match self {
             Format::Lp | Format::Csv => "line",
             Format::Parquet => "row",
@@ -46,13 +46,13 @@ enum Compression {
 
 /// One file to import.
 #[derive(Clone, Debug)]
-pub(super) struct Input {
-    pub(super) path: PathBuf,
-    pub(super) format: Format,
+pub(crate) struct Input {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
     /// Its size as it lies on the disk.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// When it was last changed, in nanoseconds since the epoch; 0 where that is not known.
-    pub(super) modified_ns: u64,
+    pub(crate) modified_ns: u64,
     compression: Compression,
 }
 
@@ -61,7 +61,7 @@ impl Input {
     ///
     /// # Errors
     /// The file cannot be read, or nothing says what it holds.
-    pub(super) fn examine(path: &Path, format: Option<Format>) -> anyhow::Result<Self> {
+    pub(crate) fn examine(path: &Path, format: Option<Format>) -> anyhow::Result<Self> {
         let unreadable = || format!("could not read {}", path.display());
         let mut file = File::open(path).with_context(unreadable)?;
         let metadata = file.metadata().with_context(unreadable)?;
@@ -82,7 +82,7 @@ impl Input {
     }
 
     /// The name of the file without its extensions.
-    pub(super) fn stem(&self) -> String {
+    pub(crate) fn stem(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = without_compression(&name);
         let extension = Path::new(name).extension().is_some();
@@ -91,7 +91,7 @@ impl Input {
     }
 
     /// The text of the file, decompressed as it is read; `bar` follows.
-    pub(super) fn open(&self, bar: &ProgressBar) -> std::io::Result<Box<dyn Read>> {
+    pub(crate) fn open(&self, bar: &ProgressBar) -> std::io::Result<Box<dyn Read>> {
         let file = bar.wrap_read(File::open(&self.path)?);
         let file = BufReader::with_capacity(READ_BYTES, file);
         Ok(match self.compression {

@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::ensure;
 
 use super::batch::{Batch, BatchSize, Places, Source};
-use crate::line_protocol::after_line;
+use crate::line_protocol::line_end::after_line;
 
 /// Bytes by which the buffer grows.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -13,7 +13,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const MAX_LINE_BYTES: usize = 32 << 20;
 
 /// A file of line protocol.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     text: Box<dyn Read>,
     size: BatchSize,
     /// What is read and not yet in a batch.
@@ -25,7 +25,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// The lines of `text` after the first `skipped` ones.
-    pub(super) fn new(text: Box<dyn Read>, size: BatchSize, skipped: u64) -> std::io::Result<Self> {
+    pub(crate) fn new(text: Box<dyn Read>, size: BatchSize, skipped: u64) -> std::io::Result<Self> {
         let mut lines =
             Lines { text, size, buffer: Vec::new(), at_end: false, lines_before: skipped };
         let mut left = skipped;

@@ -7,14 +7,14 @@
 //! `csv_rows`, `parquet_rows` (files to batches), `sender`, `ledger`, `resume` (batches to the
 //! server), `dry_run`, `progress`, `summary`.
 
-mod batch;
+pub(crate) mod batch;
 mod cell_type;
 mod columns;
 mod csv_rows;
 mod dry_run;
-mod input;
+pub(crate) mod input;
 mod ledger;
-mod lines;
+pub(crate) mod lines;
 mod parquet_rows;
 mod points;
 mod progress;
@@ -39,8 +39,7 @@ use self::progress::Progress;
 use self::resume::Resume;
 use self::sender::{Answer, Job, Sender};
 use crate::cli::client::{Client, Host};
-use crate::cli::print;
-use crate::demo::grouped;
+use crate::cli::{counted, print};
 use crate::export::measurement_of_stem;
 use crate::line_protocol::Precision;
 
@@ -179,7 +178,7 @@ fn describe(inputs: &[Input], reading: &Reading<'_>, progress: &Progress) -> any
     }
     progress.bar.finish_and_clear();
     if refused > 0 {
-        bail!("{} points would be refused", grouped(refused));
+        bail!("{} would be refused", counted(refused, "point"));
     }
     Ok(())
 }
@@ -210,7 +209,7 @@ impl Import<'_> {
         let (_, refused) = summary::totals(self.ledger.files());
         self.resume.remove()?;
         if refused > 0 {
-            bail!("{} points were refused", grouped(refused));
+            bail!("{} not stored", counted(refused, "point"));
         }
         Ok(())
     }

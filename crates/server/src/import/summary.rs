@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::input::Input;
 use super::ledger::{FileProgress, Ledger};
+use crate::cli::counted;
 use crate::demo::grouped;
 
 /// What all files hold together.
@@ -17,7 +18,6 @@ pub(super) fn totals(files: &[FileProgress]) -> (u64, u64) {
 pub(super) fn text(inputs: &[Input], ledger: &Ledger, before: u64, elapsed: Duration) -> String {
     let (points, refused) = totals(ledger.files());
     let files = ledger.files().iter().filter(|file| file.is_complete).count();
-    let s = if inputs.len() == 1 { "" } else { "s" };
     let of = if files == inputs.len() { String::new() } else { format!("{files} of ") };
     let earlier = match before {
         0 => String::new(),
@@ -26,9 +26,9 @@ pub(super) fn text(inputs: &[Input], ledger: &Ledger, before: u64, elapsed: Dura
     let seconds = elapsed.as_secs_f64();
     let rate = grouped(((points - before) as f64 / seconds.max(1e-9)) as u64);
     let mut text = format!(
-        "{of}{} file{s}, {} points sent{earlier}, {} refused, {seconds:.1} s, {rate} points/s\n",
-        inputs.len(),
-        grouped(points),
+        "{of}{}, {} sent{earlier}, {} refused, {seconds:.1} s, {rate} points/s\n",
+        counted(inputs.len() as u64, "file"),
+        counted(points, "point"),
         grouped(refused),
     );
     for (file, point) in ledger.remembered() {

@@ -11,7 +11,7 @@
 
 mod column;
 mod head;
-mod line_end;
+pub mod line_end;
 mod measurement;
 mod number;
 mod parser;
@@ -28,7 +28,6 @@ use std::sync::Arc;
 
 use highwater_core::{PointBatch, Schema, Timestamp};
 
-pub use line_end::after_line;
 pub use precision::Precision;
 
 /// What a request may contain; a line beyond a limit is refused, its neighbours are not.
