@@ -7,7 +7,8 @@ use highwater_tests::TestServer;
 
 use crate::server;
 
-fn run(server: &TestServer, args: &[&str], stdin: &str) -> Output {
+/// Runs a command against a server.
+pub(crate) fn run(server: &TestServer, args: &[&str], stdin: &str) -> Output {
     let mut process = Command::new(env!("CARGO_BIN_EXE_highwater-under-test"))
         .args(args)
         .env("HIGHWATER_HOST", server.address())
@@ -20,8 +21,9 @@ fn run(server: &TestServer, args: &[&str], stdin: &str) -> Output {
     process.wait_with_output().unwrap()
 }
 
+/// What a command printed, if it worked.
 #[track_caller]
-fn stdout(output: Output) -> String {
+pub(crate) fn stdout(output: Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {stderr}", output.status);
     String::from_utf8(output.stdout).unwrap()

@@ -22,11 +22,16 @@ const DAY: i64 = 86_400_000_000_000;
 /// Floats are added in units of 2^-62.
 const SCALE: i32 = 62;
 
-/// The file, if the data sets are there.
-fn data_file(name: &str) -> Option<Vec<u8>> {
+/// Where the file is, if the data sets are there.
+pub(crate) fn data_path(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("HIGHWATER_SHARED").map_or(beside, PathBuf::from);
-    let file = shared.join("data").join(name);
+    shared.join("data").join(name)
+}
+
+/// The file, if the data sets are there.
+fn data_file(name: &str) -> Option<Vec<u8>> {
+    let file = data_path(name);
     match std::fs::read(&file) {
         Ok(bytes) => Some(bytes),
         Err(error) => {

@@ -3,14 +3,16 @@
 //! How anything is computed lives in the crates below; here bytes become calls and answers become
 //! bytes. Reading order: [`cli`] (where a process starts), [`settings`], [`serve`] (bind, open,
 //! run, stop), [`app`] (the wiring), [`http`] (one resource per file), [`line_protocol`] (bytes to
-//! points), [`queries`] (how many run at once), [`rules`] (the folder of rule files), [`formats`] (rows to text), [`respond`] (errors to
+//! points), [`queries`] (how many run at once), [`rules`] (the folder of rule files), [`import`] (files to a server), [`export`] (and back), [`formats`] (rows to text), [`respond`] (errors to
 //! statuses), [`telemetry`].
 
 pub mod app;
 pub mod cli;
 pub mod demo;
+pub mod export;
 pub mod formats;
 pub mod http;
+pub mod import;
 pub mod line_protocol;
 pub mod queries;
 pub mod respond;

@@ -1,6 +1,7 @@
 //! Talking to a server over HTTP.
 
 use std::io::Read;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -102,11 +103,16 @@ pub(crate) struct Refused {
     pub(crate) message: String,
     /// Of a write: lines of the body, counted from 1, and what is wrong with them.
     pub(crate) lines: Vec<(u64, String)>,
+    /// When to come back, where the server says so.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// The error in an answer: its message, then one line per refused line of a write.
 fn refused(response: Response<Body>) -> anyhow::Error {
     let status = response.status();
+    let retry_after = response.headers().get("retry-after");
+    let retry_after = retry_after.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    let retry_after = retry_after.map(Duration::from_secs);
     let mut text = String::new();
     if let Err(e) = response.into_body().into_reader().read_to_string(&mut text) {
         return anyhow!("the server answered {status}, and then: {e}");
@@ -119,7 +125,8 @@ fn refused(response: Response<Body>) -> anyhow::Error {
         Some(error) => error.to_owned(),
         None => format!("the server answered {}: {text}", reason(status)),
     };
-    Refused { status: status.as_u16(), message, lines: lines.collect() }.into()
+    let (status, lines) = (status.as_u16(), lines.collect());
+    Refused { status, message, lines, retry_after }.into()
 }
 
 fn words(line: &Value) -> &str {
@@ -153,4 +160,9 @@ pub(crate) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// A name as SQL quotes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

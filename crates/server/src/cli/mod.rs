@@ -21,7 +21,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::demo::{self, DemoFlags};
+use crate::demo::{self, DemoFlags, grouped};
+use crate::export::{self, ExportFlags};
+use crate::import::{self, ImportFlags};
 use crate::serve::{self, ServeFlags};
 
 /// Highwater: a time-series database whose continuous aggregates are always right.
@@ -40,6 +42,10 @@ enum Command {
     Serve(ServeFlags),
     /// Write line protocol
     Write(write::WriteFlags),
+    /// Write files of line protocol, CSV or Parquet, of any size
+    Import(ImportFlags),
+    /// Write measurements or the answer to a query to Parquet files
+    Export(ExportFlags),
     /// Ask in SQL
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
@@ -66,6 +72,8 @@ pub fn run() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
         Command::Write(flags) => write::run(&flags),
+        Command::Import(flags) => import::run(&flags),
+        Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
         Command::Rules(command) => rules::run(&command),
@@ -90,4 +98,9 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
+}
+
+/// "1 file", "2,000 files".
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }

@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use highwater_aggregation::rules::Rules;
 
+use super::counted;
 use crate::rules::read_folder;
 
 /// What to do with rule files.
@@ -28,19 +29,15 @@ pub(super) fn run(command: &RulesCommand) -> anyhow::Result<()> {
     match Rules::load(files) {
         Ok(rules) => {
             let aggregates = rules.definitions().count();
-            let (files, aggregates) = (counted(count, "file"), counted(aggregates, "aggregate"));
+            let (files, aggregates) =
+                (counted(count as u64, "file"), counted(aggregates as u64, "aggregate"));
             super::print(&format!("{files}, {aggregates}: no problems\n"))
         }
         Err(problems) => {
             for problem in &problems {
                 super::print(&format!("{problem}\n"))?;
             }
-            bail!("{} in {}", counted(problems.len(), "problem"), folder.display())
+            bail!("{} in {}", counted(problems.len() as u64, "problem"), folder.display())
         }
     }
-}
-
-/// "1 file", "2 files".
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

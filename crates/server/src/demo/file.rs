@@ -1,11 +1,8 @@
 //! Somebody's own line protocol instead of a generated history.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use flate2::bufread::MultiGzDecoder;
 use highwater_core::Stopwatch;
 use serde_json::{Value, json};
 
@@ -14,11 +11,13 @@ use super::database::Database;
 use super::report::Report;
 use super::server::EmbeddedServer;
 use super::{aggregates, grouped, progress};
+use crate::cli::client::quoted;
+use crate::import::batch::{BatchSize, Source};
+use crate::import::input::{Format, Input};
+use crate::import::lines::Lines;
 
-/// Bytes of lines in one request, about.
-const REQUEST_BYTES: usize = 4 << 20;
-/// How gzip files start.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// How much goes into one request.
+const REQUEST: BatchSize = BatchSize { lines: usize::MAX, bytes: 4 << 20 };
 /// Refused lines that are shown.
 const REFUSED_SHOWN: usize = 3;
 /// Fields that questions are asked about.
@@ -45,22 +44,18 @@ pub(super) fn show(
 
 fn load(report: &Report, database: &Database, file: &Path, precision: &str) -> anyhow::Result<()> {
     let unreadable = || format!("could not read {}", file.display());
-    let opened = File::open(file).with_context(unreadable)?;
-    let bytes = opened.metadata().with_context(unreadable)?.len();
-    let bar = progress::bar(bytes, "bytes", false);
-    let mut lines = decoded(bar.wrap_read(opened)).with_context(unreadable)?;
+    let input = Input::examine(file, Some(Format::Lp))?;
+    let bar = progress::bar(input.bytes, "bytes", false);
+    let text = input.open(&bar).with_context(unreadable)?;
+    let mut lines = Lines::new(text, REQUEST, 0).with_context(unreadable)?;
     let mut refused = Vec::new();
     let mut line_count = 0;
     let stopwatch = Stopwatch::start();
-    loop {
-        let (request, count) = next_request(&mut lines).with_context(unreadable)?;
-        if request.is_empty() {
-            break;
+    while let Some(batch) = lines.next().with_context(unreadable)? {
+        for (at, why) in database.write_some(&batch.body, precision)? {
+            refused.push(format!("line {}: {why}", batch.place_of(at)));
         }
-        for (at, why) in database.write_some(&request, precision)? {
-            refused.push(format!("line {}: {why}", line_count + at));
-        }
-        line_count += count;
+        line_count = batch.end;
     }
     let seconds = stopwatch.elapsed().as_secs_f64();
     bar.finish_and_clear();
@@ -72,24 +67,6 @@ fn load(report: &Report, database: &Database, file: &Path, precision: &str) -> a
             .line(&format!("lines refused: {}, such as\n{shown}", grouped(refused.len() as u64)))?;
     }
     Ok(())
-}
-
-/// The text of a file that may be compressed.
-fn decoded(file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
-    let mut file = BufReader::new(file);
-    Ok(match file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-        true => Box::new(BufReader::new(MultiGzDecoder::new(file))),
-        false => Box::new(file),
-    })
-}
-
-/// The next whole lines and how many they are; empty at the end.
-fn next_request(lines: &mut dyn BufRead) -> std::io::Result<(Vec<u8>, u64)> {
-    let (mut request, mut count) = (Vec::new(), 0);
-    while request.len() < REQUEST_BYTES && lines.read_until(b'\n', &mut request)? > 0 {
-        count += 1;
-    }
-    Ok((request, count))
 }
 
 /// What a measurement looks like.
@@ -207,35 +184,9 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// A name as SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, Write};
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
     use super::*;
-
-    #[test]
-    fn files_are_read_in_whole_lines_compressed_or_not() {
-        let text = "m f=1 1\n".repeat(1 + REQUEST_BYTES / 8) + "m f=2 2";
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(text.as_bytes()).unwrap();
-        for file in [text.clone().into_bytes(), encoder.finish().unwrap()] {
-            let mut lines = decoded(Cursor::new(file)).unwrap();
-            let (first, first_count) = next_request(&mut lines).unwrap();
-            assert!(first.ends_with(b"1\n"));
-            let (second, second_count) = next_request(&mut lines).unwrap();
-            assert_eq!([first, second].concat(), text.as_bytes());
-            assert_eq!(first_count + second_count, text.lines().count() as u64);
-            assert_eq!(next_request(&mut lines).unwrap(), (Vec::new(), 0));
-        }
-    }
 
     #[test]
     fn tags_and_numbers_of_the_measurement_are_found() {

@@ -35,6 +35,7 @@ use self::database::Database;
 use self::folder::DataFolder;
 use self::history::History;
 use self::live::Machine;
+pub(crate) use self::progress::is_bar_wanted;
 use self::report::Report;
 use self::server::EmbeddedServer;
 use crate::telemetry;
@@ -52,7 +53,7 @@ pub struct DemoFlags {
     /// For how many seconds to write points of this machine; 0 leaves them out
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     live_seconds: u64,
-    /// Take line protocol from this file (gzip or not) instead of generating a history
+    /// Take line protocol from this file (gzip, zstd or neither) instead of generating a history
     #[arg(long, value_name = "FILE", conflicts_with_all = ["points", "live_seconds"])]
     file: Option<PathBuf>,
     /// Unit of the times in the file: ns, us, ms, s or auto
@@ -166,7 +167,7 @@ fn go_on(
 }
 
 /// A whole number with a comma between thousands.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

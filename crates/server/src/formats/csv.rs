@@ -4,7 +4,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::{RowWriter, columns, names};
+use super::{TextWriter, columns, names};
 
 /// Writes CSV.
 pub(super) struct CsvWriter {
@@ -28,7 +28,7 @@ impl CsvWriter {
     }
 }
 
-impl RowWriter for CsvWriter {
+impl TextWriter for CsvWriter {
     fn write(&mut self, batch: &RecordBatch, out: &mut String) -> Result<(), ArrowError> {
         self.write_header(out);
         let columns = columns(batch)?;

@@ -5,7 +5,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use super::column::push_quoted;
-use super::{RowWriter, columns, names};
+use super::{TextWriter, columns, names};
 
 /// Writes row objects.
 pub(super) struct JsonWriter {
@@ -44,7 +44,7 @@ fn keys(schema: &SchemaRef) -> Vec<String> {
     names(schema).into_iter().map(key).collect()
 }
 
-impl RowWriter for JsonWriter {
+impl TextWriter for JsonWriter {
     fn write(&mut self, batch: &RecordBatch, out: &mut String) -> Result<(), ArrowError> {
         let columns = columns(batch)?;
         for row in 0..batch.num_rows() {

@@ -4,7 +4,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
-use super::{RowWriter, columns, names};
+use super::{TextWriter, columns, names};
 
 /// Draws a table once all rows are known.
 pub(super) struct PrettyWriter {
@@ -17,7 +17,7 @@ impl PrettyWriter {
     }
 }
 
-impl RowWriter for PrettyWriter {
+impl TextWriter for PrettyWriter {
     fn write(&mut self, batch: &RecordBatch, _: &mut String) -> Result<(), ArrowError> {
         let columns = columns(batch)?;
         for row in 0..batch.num_rows() {

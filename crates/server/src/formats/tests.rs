@@ -4,20 +4,25 @@ use arrow::array::{
     ArrayRef, BinaryArray, Date32Array, DictionaryArray, Float64Array, Int64Array, ListArray,
     StringArray, StructArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::Format;
+use super::{Format, is_marked_tag};
 
 fn written(format: Format, columns: Vec<(&str, ArrayRef)>) -> String {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )
     .unwrap();
-    let mut writer = format.writer(batch.schema());
-    let mut out = String::new();
-    writer.write(&batch, &mut out).unwrap();
-    writer.finish(&mut out);
+    String::from_utf8(bytes(format, &batch)).unwrap()
+}
+
+fn bytes(format: Format, batch: &RecordBatch) -> Vec<u8> {
+    let mut writer = format.writer(batch.schema()).unwrap();
+    let mut out = Vec::new();
+    writer.write(batch, &mut out).unwrap();
+    writer.finish(&mut out).unwrap();
     out
 }
 
@@ -115,4 +120,37 @@ fn a_pretty_table_lines_up() {
     let expected =
         "+------+---+\n| host | n |\n+------+---+\n| é    | 1 |\n| long |   |\n+------+---+\n";
     assert_eq!(written(Format::Pretty, columns), expected);
+}
+
+#[test]
+fn parquet_keeps_types_and_names_the_tags() {
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        mixed().into_iter().map(|(name, array)| (name, array, true)),
+    )
+    .unwrap();
+    let file = bytes::Bytes::from(bytes(Format::Parquet, &batch));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let schema = SchemaRef::clone(reader.schema());
+    for (read, written) in schema.fields().iter().zip(batch.schema().fields()) {
+        assert_eq!(read.data_type(), written.data_type());
+        assert_eq!(is_marked_tag(read), read.name() == "host");
+    }
+    let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].columns(), batch.columns());
+}
+
+#[test]
+fn parquet_without_its_end_is_no_file() {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..600_000));
+    let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let mut writer = Format::Parquet.writer(batch.schema()).unwrap();
+    let mut out = Vec::new();
+    writer.write(&batch, &mut out).unwrap();
+    assert!(out.len() > 100_000, "row groups leave as soon as they are whole");
+    let cut = bytes::Bytes::from(out.clone());
+    assert!(ParquetRecordBatchReaderBuilder::try_new(cut).is_err());
+    writer.finish(&mut out).unwrap();
+    let whole = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap();
+    assert_eq!(whole.metadata().num_row_groups(), 3);
 }

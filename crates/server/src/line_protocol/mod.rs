@@ -7,10 +7,11 @@
 //! which field come next is guessed from the lines before.
 //!
 //! Reading order: [`precision`], `refusal`, `text`, `number`, `value`, `column`, `tags`,
-//! `measurement`, `head`, `parser`.
+//! `measurement`, `head`, `line_end`, `parser`.
 
 mod column;
 mod head;
+pub mod line_end;
 mod measurement;
 mod number;
 mod parser;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use highwater_core::Timestamp;
 
-use super::head::{Found, Heads, Place, head_end};
+use super::head::{Found, Heads, Place};
+use super::line_end::{self, LineEnd};
 use super::measurement::Measurement;
 use super::number;
 use super::refusal::Refusal;
@@ -185,40 +186,28 @@ impl<'a> Parser<'a> {
 
     /// Position of the newline that ends the refused line which starts at `start`: the first one
     /// that is in no quoted string, or the very first if a string on the way there is broken, that
-    /// is not closed or followed by text.
-    fn end_of_refused(&mut self, start: usize) -> usize {
-        let Some(end) = self.end_of_fields(start) else {
-            self.broken.extend(self.opened.drain(..));
-            return text::next_newline(self.body, start);
-        };
-        self.opened.clear();
-        end
-    }
-
-    /// Lists the strings on its way in `opened`. One from which a broken one was reached before is
+    /// is not closed or followed by text. A string from which a broken one was reached before is
     /// not followed again, so that many lines before the same broken string take linear time.
-    fn end_of_fields(&mut self, start: usize) -> Option<usize> {
-        let body = self.body;
-        let Ok(mut at) = head_end(body, start) else {
-            return Some(text::next_newline(body, start));
-        };
-        while let Some(found) = memchr::memchr2(b'"', b'\n', &body[at..]).map(|i| at + i) {
-            if body[found] == b'\n' {
-                return Some(found);
+    fn end_of_refused(&mut self, start: usize) -> usize {
+        let (opened, broken) = (&mut self.opened, &self.broken);
+        let end = line_end::line_end(self.body, start, |string| {
+            opened.push(string);
+            !broken.contains(&string)
+        });
+        match end {
+            LineEnd::Newline(at) => {
+                self.opened.clear();
+                at
             }
-            let opens = body[found - 1] == b'=' && !text::is_escaped(body, found - 1);
-            at = found + 1;
-            if opens {
-                self.opened.push(at);
-                let (quote, _) =
-                    (!self.broken.contains(&at)).then(|| text::closing_quote(body, at))??;
-                at = quote + 1;
-                if !matches!(body.get(at), None | Some(b',' | b' ' | b'\n' | b'\r')) {
-                    return None;
-                }
+            LineEnd::Body => {
+                self.opened.clear();
+                self.body.len()
+            }
+            LineEnd::Broken | LineEnd::Open => {
+                self.broken.extend(self.opened.drain(..));
+                text::next_newline(self.body, start)
             }
         }
-        Some(body.len())
     }
 }
 
