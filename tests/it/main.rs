@@ -12,6 +12,7 @@ mod declarative_aggregates;
 mod definitions;
 mod demo;
 mod export;
+mod fixtures;
 mod http;
 mod import;
 mod kill9;
