@@ -20,6 +20,7 @@ mod oracle;
 mod query;
 mod random;
 mod real_data;
+mod soak;
 mod start;
 mod tidy;
 mod write;

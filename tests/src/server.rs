@@ -207,6 +207,11 @@ impl TestServer {
         &self.address
     }
 
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The data folder.
     pub fn data_folder(&self) -> PathBuf {
         self.launch.data_folder()
