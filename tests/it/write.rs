@@ -187,3 +187,20 @@ fn clients_of_influxdb_1_find_their_statements() {
     assert!(query("SELECT * FROM cpu").expect(400).error().contains("/api/v3/query_sql"));
     server.get("/query").expect(400);
 }
+
+#[test]
+fn compactions_are_listed_with_what_they_cost() {
+    let server = server();
+    for second in 0..20 {
+        server.w("s", &format!("m,h=a v={second} {second}"));
+        server.post("/api/v1/flush").expect(204);
+    }
+    server.post("/api/v1/compact").expect(204);
+    let listed = "SELECT measurement, sum(rows) >= 8 AS joined, sum(segments) > sum(results) AS fewer, \
+                  sum(bytes_written) > 0 AS written FROM system.compactions GROUP BY 1";
+    assert_eq!(server.q(listed), "m,true,true,true");
+    let [written, compacted] = ["written", "compacted"]
+        .map(|what| server.metric(&format!("highwater_storage_{what}_bytes_total")).unwrap());
+    assert!(0.0 < compacted && compacted < written, "{compacted} of {written}");
+    assert_eq!(server.q("SELECT count(*) AS n FROM m"), "20");
+}

@@ -19,7 +19,8 @@ use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 4] = ["aggregate_runs", "aggregates", "retention", "segments"];
+pub(crate) const TABLES: [&str; 5] =
+    ["aggregate_runs", "aggregates", "compactions", "retention", "segments"];
 
 /// The table of that name, as of now.
 pub(crate) fn table(
@@ -30,6 +31,7 @@ pub(crate) fn table(
     match name {
         "aggregates" => Some(aggregates(shared, session)),
         "aggregate_runs" => Some(runs(shared)),
+        "compactions" => Some(compactions(session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),
         _ => None,
@@ -197,6 +199,47 @@ fn retention(
         ("held_back_by", DataType::Utf8),
     ];
     of_rows(&columns, &rows)
+}
+
+fn compactions(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    #[derive(Serialize)]
+    struct Row {
+        measurement: String,
+        database: String,
+        started: Timestamp,
+        reason: String,
+        segments: u64,
+        results: u64,
+        bytes_read: u64,
+        bytes_written: u64,
+        rows: u64,
+        duration_ms: f64,
+    }
+    let rows = session.engine().storage().compactions().into_iter().map(|run| Row {
+        measurement: run.measurement.measurement.to_string(),
+        database: run.measurement.database.to_string(),
+        started: run.started,
+        reason: run.reason,
+        segments: run.segments as u64,
+        results: run.results as u64,
+        bytes_read: run.bytes_read,
+        bytes_written: run.bytes_written,
+        rows: run.rows,
+        duration_ms: run.duration_ms,
+    });
+    let columns = [
+        ("measurement", DataType::Utf8),
+        ("database", DataType::Utf8),
+        ("started", time_data_type()),
+        ("reason", DataType::Utf8),
+        ("segments", DataType::UInt64),
+        ("results", DataType::UInt64),
+        ("bytes_read", DataType::UInt64),
+        ("bytes_written", DataType::UInt64),
+        ("rows", DataType::UInt64),
+        ("duration_ms", DataType::Float64),
+    ];
+    of_rows(&columns, &rows.collect::<Vec<Row>>())
 }
 
 fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {

@@ -193,6 +193,9 @@ impl App {
         metrics::gauge!("highwater_storage_segments_count").set(stats.segments as f64);
         metrics::gauge!("highwater_storage_segment_bytes").set(stats.segment_bytes as f64);
         metrics::gauge!("highwater_storage_segment_rows").set(stats.segment_rows as f64);
+        metrics::counter!("highwater_storage_written_bytes_total").absolute(stats.written_bytes);
+        metrics::counter!("highwater_storage_compacted_bytes_total")
+            .absolute(stats.compacted_bytes);
         let damaged = self.engine.damaged_segments().len();
         metrics::gauge!("highwater_storage_damaged_segments_count").set(damaged as f64);
         metrics::gauge!("highwater_storage_measurements_count").set(stats.measurements as f64);

@@ -21,6 +21,7 @@ use tracing::error;
 
 use crate::backup::Snapshot;
 use crate::columns::Columns;
+use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Bytes of the newest log.
     pub(crate) log_bytes: AtomicU64,
+    /// What was compacted since the start.
+    pub(crate) compactions: CompactionHistory,
     /// Woken when memtables have grown enough to be flushed.
     pub(crate) flush_due: Notify,
     /// Woken when there may be segments to compact.
@@ -108,6 +111,7 @@ impl Shared {
             clock,
             settings,
             log_bytes,
+            compactions: CompactionHistory::default(),
             flush_due,
             segments_changed,
             published,

@@ -13,6 +13,7 @@ use tracing::{debug, info, instrument, warn};
 
 use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
 use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, Write};
+use crate::compaction::CompactionRun;
 use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
@@ -66,6 +67,11 @@ pub struct EngineStats {
     pub segment_bytes: u64,
     /// Rows in the live segments, counting overwritten and deleted ones.
     pub segment_rows: u64,
+    /// Bytes of all segments written since the start ...
+    pub written_bytes: u64,
+    /// ... and of those that compaction wrote. All of them through the others is the write
+    /// amplification.
+    pub compacted_bytes: u64,
 }
 
 impl Engine {
@@ -273,7 +279,14 @@ impl Engine {
             segments: segments().count(),
             segment_bytes: segments().map(|segment| segment.bytes).sum(),
             segment_rows: segments().map(|segment| segment.rows).sum(),
+            written_bytes: self.0.shared.segments.written_bytes(),
+            compacted_bytes: self.0.shared.compactions.bytes_written(),
         }
+    }
+
+    /// The last 1,000 compactions since the engine was opened, oldest first.
+    pub fn compactions(&self) -> Vec<CompactionRun> {
+        self.0.shared.compactions.all()
     }
 
     /// Live segments in which damage was found since the engine was opened: by path, what is wrong.

@@ -38,6 +38,7 @@ pub use backup::{Backup, BackupFile};
 pub use changes::ChangeMap;
 pub use check::{FolderCheck, check_folder};
 pub use commit::{Commit, Replacement};
+pub use compaction::CompactionRun;
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use inspect::describe_file;

@@ -4,6 +4,7 @@
 //! without what is hidden, and [`replace`] puts the result in their place, which is one commit.
 
 mod choice;
+mod history;
 mod merge;
 mod replace;
 #[cfg(test)]
@@ -11,6 +12,8 @@ mod tests;
 mod work;
 
 pub(crate) use choice::{CompactionInput, CompactionJob, Limits, choose};
+pub(crate) use history::CompactionHistory;
+pub use history::CompactionRun;
 pub(crate) use merge::rewrite;
 pub(crate) use replace::plan_replaced;
 

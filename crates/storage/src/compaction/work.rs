@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use highwater_core::MeasurementId;
+use highwater_core::{MeasurementId, Stopwatch};
 use tracing::{debug, instrument};
 
-use super::{CompactionInput, CompactionJob, Limits, choose, plan_replaced, rewrite};
+use super::{
+    CompactionInput, CompactionJob, CompactionRun, Limits, choose, plan_replaced, rewrite,
+};
 use crate::engine::Engine;
 use crate::error::StorageError;
 use crate::manifest::MeasurementKind;
@@ -54,12 +56,24 @@ impl Engine {
 
     /// Returns whether the job was done; its segments may have gone meanwhile.
     async fn carry_out(&self, id: MeasurementId, job: CompactionJob) -> Result<bool, StorageError> {
+        let (started, stopwatch) = (self.clock().now(), Stopwatch::start());
         let version = self.version();
         let Some(measurement) = version.measurement(&id) else { return Ok(false) };
         let store = Arc::clone(&self.shared().segments);
         let results = rewrite(&job, &measurement.sources(), &id, &store, self.limits()).await?;
         let results: Vec<Arc<SegmentMeta>> = results.into_iter().map(Arc::new).collect();
         let paths: Vec<String> = results.iter().map(|result| result.path.clone()).collect();
+        let mut run = CompactionRun {
+            measurement: id.clone(),
+            started,
+            reason: job.reason.to_string(),
+            segments: job.segments.len(),
+            results: results.len(),
+            bytes_read: job.segments.iter().map(|segment| segment.bytes).sum(),
+            bytes_written: results.iter().map(|segment| segment.bytes).sum(),
+            rows: results.iter().map(|segment| segment.rows).sum(),
+            duration_ms: 0.0,
+        };
         let (of_plan, job_of_plan) = (id.clone(), job.clone());
         let plan = Box::new(move |version: &Version, seq| {
             Ok(plan_replaced(&of_plan, &job_of_plan, &results, version, seq, &store))
@@ -72,8 +86,10 @@ impl Engine {
         let is_done =
             paths.iter().all(is_live) && !job.segments.iter().any(|old| is_live(&old.path));
         if is_done {
-            let (reason, segments) = (job.reason, job.segments.len());
-            debug!(measurement = %id, %reason, segments, results = paths.len(), "compacted");
+            run.duration_ms = stopwatch.elapsed_ms();
+            let CompactionRun { reason, segments, results, duration_ms, .. } = &run;
+            debug!(measurement = %id, reason, segments, results, duration_ms, "compacted");
+            self.shared().compactions.add(run);
         } else {
             self.delete_unneeded(&paths).await;
         }

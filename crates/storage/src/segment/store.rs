@@ -37,6 +37,8 @@ pub(crate) struct SegmentStore {
     next_file: AtomicU64,
     shape: SegmentShape,
     damaged: DamagedSegments,
+    /// Bytes of all segments written since the start.
+    written_bytes: AtomicU64,
     /// Files of removed segments that no reader needs any more.
     unreferenced: Mutex<Vec<String>>,
 }
@@ -67,6 +69,7 @@ impl SegmentStore {
             next_file: AtomicU64::new(next_file),
             shape,
             damaged: DamagedSegments::default(),
+            written_bytes: AtomicU64::new(0),
             unreferenced: Mutex::default(),
         })
     }
@@ -100,7 +103,14 @@ impl SegmentStore {
     /// # Errors
     /// [`StorageError::Io`] if that fails.
     pub(crate) async fn put(&self, segment: &EncodedSegment) -> Result<(), StorageError> {
-        self.files.put(&segment.path, segment.bytes.clone(), PutKind::Create).await
+        self.files.put(&segment.path, segment.bytes.clone(), PutKind::Create).await?;
+        self.written_bytes.fetch_add(segment.bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes of all segments written since the start.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
     }
 
     /// Stores rows of `schema.arrow()` in any order as segments, one per window of days with
