@@ -67,8 +67,7 @@ fn aggregates_by_hand() {
     server.w("s", "cpu,host=a usage=1 1704067200\ncpu,host=a usage=3 1704067201");
     server.clock("2024-01-01T02:00:00Z");
     let file = tempfile::NamedTempFile::new().unwrap();
-    let rule =
-        "name: cpu_1h\nsource: cpu\ninterval: 1h\naggregations: [{field: usage, function: mean}]\n";
+    let rule = "name: cpu_1h\nsource: cpu\ninterval: 1h\naggregations: [{field: usage, function: mean}, {function: count, as: n}]\n";
     std::fs::write(file.path(), rule).unwrap();
     stdout(run(&server, &["aggregate", "create", file.path().to_str().unwrap()], ""));
     stdout(run(&server, &["aggregate", "refresh", "cpu_1h"], ""));

@@ -28,8 +28,9 @@ const START: u64 = 1_767_225_600;
 const HOSTS: u64 = 40;
 const STEPS: u64 = 2 * 8640;
 const WRITERS: u64 = 2;
-/// Resident memory of the server, in MB. An optimized build takes about half.
-const MEMORY_MB: u64 = 900;
+/// What all queries may use together, in bytes, and the whole server, in MB.
+const QUERY_BYTES: &str = "300000000";
+const MEMORY_MB: u64 = 800;
 
 /// What all threads of a phase know.
 struct Phase<'a> {
@@ -151,7 +152,8 @@ fn x_02_everything_at_once_stays_exact() {
     let binary = std::env::var("HIGHWATER_SOAK_BINARY");
     let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_highwater-under-test").to_owned());
     let phases = (seconds / 60).max(2);
-    let mut server = Launch::of(binary.clone()).rules(RULES).real_clock().start();
+    let launch = Launch::of(binary.clone()).rules(RULES).real_clock();
+    let mut server = launch.variable("HIGHWATER_QUERY__MEMORY_BYTES", QUERY_BYTES).start();
     server.w("s", &format!("m,host=h0 v=1 {START}"));
     let (acknowledged, checks) = (AtomicU64::new(0), AtomicU64::new(0));
     for phase in 0..phases {

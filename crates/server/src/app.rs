@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory;
 use crate::queries::Queries;
 use crate::respond::Refusal;
 use crate::rules::apply_folder;
@@ -172,16 +173,23 @@ impl App {
     /// Starts what runs beside the requests; with a manual clock nothing does.
     pub fn start_background(
         &self,
+        settings: &Settings,
         clock: &ServerClock,
         stop: &CancellationToken,
     ) -> Vec<JoinHandle<()>> {
         if clock.manual.is_some() {
             return Vec::new();
         }
-        vec![
+        let mut tasks = vec![
             tokio::spawn(self.engine.clone().run_background(stop.clone())),
             tokio::spawn(self.aggregates.clone().run(stop.clone())),
-        ]
+        ];
+        let limit_bytes = settings.server.max_memory_mb.saturating_mul(memory::MEGABYTE);
+        if limit_bytes > 0 {
+            let watching = memory::watch(self.engine.clone(), limit_bytes, stop.clone());
+            tasks.push(tokio::spawn(watching));
+        }
+        tasks
     }
 
     /// Sets the numbers of `/metrics` that are looked up rather than counted.

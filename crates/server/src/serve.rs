@@ -139,7 +139,7 @@ pub(crate) async fn serve(
     };
     let outcome = match opened {
         Some(Ok(app)) => {
-            let background = app.start_background(server.clock(), &stop);
+            let background = app.start_background(server.settings(), server.clock(), &stop);
             server.ready(app.clone());
             reached(Milestone::Ready(app.clone()));
             stop_well(&server, app, background, &stop, &mut requests).await

@@ -28,6 +28,8 @@ pub struct Settings {
     pub rules: Option<PathBuf>,
     /// Address of the HTTP interface; port 0 picks a free one. Default `127.0.0.1:8086`.
     pub http: SocketAddr,
+    /// The process as a whole.
+    pub server: ServerSettings,
     /// What a request may ask for.
     pub limits: Limits,
     /// Bounds of running queries.
@@ -44,6 +46,7 @@ impl Default for Settings {
             data: PathBuf::from("highwater-data"),
             rules: None,
             http: SocketAddr::from(([127, 0, 0, 1], 8086)),
+            server: ServerSettings::default(),
             limits: Limits::default(),
             query: QuerySettings::default(),
             storage: StorageSettings::default(),
@@ -51,6 +54,18 @@ impl Default for Settings {
         }
     }
 }
+
+/// The process as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Megabytes of memory the process may use: at 90 % memtables are flushed early, at 100 % writes
+    /// are answered with 503 until that has helped. Default 0: as much as it takes.
+    pub max_memory_mb: u64,
+}
+
+/// Less memory than this is none to run on.
+const LEAST_MEMORY_MB: u64 = 128;
 
 /// What a request may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +238,10 @@ impl Settings {
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(SettingsError::Value { key, reason: "must be greater than 0".to_owned() });
+        }
+        if (1..LEAST_MEMORY_MB).contains(&self.server.max_memory_mb) {
+            let reason = format!("must be 0, for no limit, or at least {LEAST_MEMORY_MB}");
+            return Err(SettingsError::Value { key: "server.max_memory_mb", reason });
         }
         if self.storage.max_memtable_bytes < self.storage.flush_bytes {
             return Err(SettingsError::Value {

@@ -26,6 +26,7 @@ use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
 use crate::manifest::{Edit, Manifest, MeasurementKind};
+use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Bytes of the newest log.
     pub(crate) log_bytes: AtomicU64,
+    /// How short memory is.
+    pub(crate) pressure: NotedPressure,
     /// What was compacted since the start.
     pub(crate) compactions: CompactionHistory,
     /// Woken when memtables have grown enough to be flushed.
@@ -111,6 +114,7 @@ impl Shared {
             clock,
             settings,
             log_bytes,
+            pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
             flush_due,
             segments_changed,
@@ -427,7 +431,11 @@ impl Committer {
         if memtable_bytes > limit_bytes {
             return Err(StorageError::Overloaded { memtable_bytes, limit_bytes });
         }
-        Ok(())
+        let settings = &self.shared.settings;
+        match self.shared.pressure.on_memtables(memtable_bytes, settings) {
+            MemoryPressure::Full => Err(StorageError::MemoryFull),
+            MemoryPressure::None | MemoryPressure::High => Ok(()),
+        }
     }
 
     fn poison(&mut self, cause: &StorageError) -> String {

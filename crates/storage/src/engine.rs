@@ -18,6 +18,7 @@ use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
 use crate::flush::{plan_flushed, write_frozen};
+use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
@@ -234,11 +235,27 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether memtables should be flushed: they are large, or a commit in them is old.
+    /// Whether memtables should be flushed: they are large, a commit in them is old, or memory is
+    /// short.
     pub fn flush_due(&self) -> bool {
         let (version, settings) = (self.version(), &self.0.shared.settings);
         version.flush_due_by_size(settings)
             || version.flush_due_by_age(settings, self.clock().now())
+            || self.memory_pressure() != MemoryPressure::None
+    }
+
+    /// Says how short the memory of the process is; to be said again whenever it may have changed.
+    pub fn note_memory_pressure(&self, pressure: MemoryPressure) {
+        self.0.shared.pressure.note(pressure);
+        if self.memory_pressure() != MemoryPressure::None {
+            self.0.shared.flush_due.notify_one();
+        }
+    }
+
+    /// The pressure noted last, as far as flushing memtables would relieve it.
+    pub fn memory_pressure(&self) -> MemoryPressure {
+        let Shared { pressure, settings, .. } = &*self.0.shared;
+        pressure.on_memtables(self.version().memory().bytes, settings)
     }
 
     /// Flushes, stops accepting requests and releases the data folder. Versions handed out before

@@ -72,6 +72,9 @@ pub enum StorageError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The process uses all the memory it may; try again after the next flush.
+    #[error("the server uses all the memory it may and is flushing; try again shortly")]
+    MemoryFull,
     /// No such measurement.
     #[error("there is no measurement {0}")]
     NoSuchMeasurement(MeasurementId),
@@ -116,7 +119,8 @@ impl StorageError {
             | StorageError::Poisoned { .. }
             | StorageError::Locked { .. }
             | StorageError::Closed
-            | StorageError::Overloaded { .. } => ErrorKind::Unavailable,
+            | StorageError::Overloaded { .. }
+            | StorageError::MemoryFull => ErrorKind::Unavailable,
             StorageError::Corrupt { .. } | StorageError::Parquet { .. } => ErrorKind::Corrupt,
             StorageError::NoSuchMeasurement(_) => ErrorKind::NotFound,
             StorageError::FieldTypeConflict { .. }

@@ -24,6 +24,7 @@ mod manifest;
 mod memtable;
 mod parallel;
 mod planned;
+mod pressure;
 mod recovery;
 mod scan;
 mod segment;
@@ -45,6 +46,7 @@ pub use inspect::describe_file;
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, Tombstone,
 };
+pub use pressure::MemoryPressure;
 pub use scan::{Scan, ScanDescription, ScanRequest};
 pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use highwater_aggregation::AggregateRule;
 use serde_json::{Value, json};
 
 use super::client::{Client, Host, Payload, escaped};
@@ -112,8 +113,10 @@ fn refresh(names: &[String], range: Option<(&str, &str)>) -> anyhow::Result<(Str
 fn read_rule(file: &PathBuf) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("could not read {}", file.display()))?;
-    serde_saphyr::from_str(&text)
-        .with_context(|| format!("could not understand {}", file.display()))
+    // Typed, as untyped YAML takes a name like `n` for false.
+    let rule: AggregateRule = serde_saphyr::from_str(&text)
+        .with_context(|| format!("could not understand {}", file.display()))?;
+    Ok(serde_json::to_value(rule)?)
 }
 
 fn print_json(value: &Value) -> anyhow::Result<()> {

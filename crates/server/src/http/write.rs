@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use highwater_core::{ErrorKind, MeasurementId, Timestamp};
-use highwater_storage::{Version, WriteMode};
+use highwater_storage::{MemoryPressure, StorageError, Version, WriteMode};
 
 use self::dialect::{Dialect, Target};
 use self::lines::Refusals;
@@ -50,6 +50,10 @@ async fn write(
     let stored = async {
         let app = server.app()?;
         let target = dialect.target(&uri)?;
+        if app.engine.memory_pressure() == MemoryPressure::Full {
+            // The body would take memory too.
+            return Err(StorageError::MemoryFull.into());
+        }
         let body = body::read(&headers, body, &server.settings().limits).await?;
         store(&app, &target, body).await
     };

@@ -485,6 +485,25 @@ async fn every_durability_keeps_what_was_closed() {
 }
 
 #[tokio::test]
+async fn short_memory_flushes_early_and_then_refuses() {
+    let harness = Harness::with(Settings { flush_bytes: 4096, ..Settings::default() }).await;
+    let engine = &harness.engine;
+    engine.note_memory_pressure(MemoryPressure::Full);
+    assert!(!engine.flush_due(), "there is nothing to flush");
+    harness.write(&(0..100).map(|at| format!("cpu x=1 {at}\n")).collect::<String>()).await;
+    assert!(engine.flush_due());
+    let write = || engine.write("db", points("cpu x=1 1000"), WriteMode::StoreGoodLines);
+    assert!(matches!(write().await, Err(StorageError::MemoryFull)));
+    engine.note_memory_pressure(MemoryPressure::High);
+    write().await.unwrap();
+    assert!(engine.flush_due());
+    engine.note_memory_pressure(MemoryPressure::Full);
+    engine.flush().await.unwrap();
+    write().await.unwrap();
+    assert_eq!(harness.read("cpu").await.len(), 101);
+}
+
+#[tokio::test]
 async fn a_defect_on_the_commit_thread_is_told() {
     let harness = Harness::new().await;
     harness.write("cpu x=1 60").await;
