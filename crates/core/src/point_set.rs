@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{NANOS_PER_MINUTE, TimeRange, TimeRanges, Timestamp};
+use crate::time::{NANOS_PER_DAY, NANOS_PER_MINUTE, TimeRange, TimeRanges, Timestamp};
 
 /// A set of points of one measurement, by tags and time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,13 +71,22 @@ impl PointSet {
 
     /// The whole minutes with a point.
     pub fn minutes(&self) -> TimeRanges {
+        self.rounded_to(NANOS_PER_MINUTE)
+    }
+
+    /// The whole UTC days with a point.
+    pub fn days(&self) -> TimeRanges {
+        self.rounded_to(NANOS_PER_DAY)
+    }
+
+    fn rounded_to(&self, width: i64) -> TimeRanges {
         let times = self.series.iter().flat_map(|series| &series.times);
-        let mut minutes: Vec<i64> = times.map(|time| time.div_euclid(NANOS_PER_MINUTE)).collect();
-        minutes.sort_unstable();
-        minutes.dedup();
-        let runs = minutes.chunk_by(|a, b| a + 1 == *b);
-        let nanos = |minute: i64| Timestamp::from_nanos(minute.saturating_mul(NANOS_PER_MINUTE));
-        runs.map(|run| TimeRange::new(nanos(run[0]), nanos(run[run.len() - 1].saturating_add(1))))
+        let mut slots: Vec<i64> = times.map(|time| time.div_euclid(width)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let runs = slots.chunk_by(|a, b| a + 1 == *b);
+        let start = |slot: i64| Timestamp::from_nanos(slot.saturating_mul(width));
+        runs.map(|run| TimeRange::new(start(run[0]), start(run[run.len() - 1].saturating_add(1))))
             .collect()
     }
 }

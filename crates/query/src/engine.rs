@@ -31,6 +31,7 @@ use crate::limits::Limits;
 use crate::options::SessionOptions;
 use crate::rules::correlation::CorrelatedAggregates;
 use crate::rules::gapfill::FillGaps;
+use crate::rules::in_subquery::InSubqueries;
 use crate::session::QuerySession;
 
 /// Name of the only catalog.
@@ -153,6 +154,7 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
         .with_optimizer_rules(optimizer)
         .with_physical_optimizer_rules(physical_rules(registry.partial_functions))
         .with_analyzer_rule(Arc::new(CorrelatedAggregates))
+        .with_analyzer_rule(Arc::new(InSubqueries))
         .with_query_planner(Arc::new(Planner(planners)));
     for rule in registry.analyzer_rules {
         builder = builder.with_analyzer_rule(rule);

@@ -61,7 +61,7 @@ pub async fn check_folder(
     }
     for &log in &state.logs {
         let is_last = state.logs.last() == Some(&log);
-        done += check.check_log(&files, log, is_last).await;
+        done += check.check_log(&files, log, is_last, state.durable_bytes(log)).await;
         on_progress(done, total);
     }
     check.bytes = done;
@@ -125,7 +125,13 @@ impl FolderCheck {
     }
 
     /// Reads a log and returns its size.
-    async fn check_log(&mut self, files: &FileStore, number: u64, is_last: bool) -> u64 {
+    async fn check_log(
+        &mut self,
+        files: &FileStore,
+        number: u64,
+        is_last: bool,
+        durable: u64,
+    ) -> u64 {
         let path = log_path(number);
         let bytes = match files.get(&path).await {
             Ok(bytes) => bytes,
@@ -136,7 +142,7 @@ impl FolderCheck {
         };
         let len = bytes.len() as u64;
         let mut reader = match WalReader::new(&path, bytes, is_last) {
-            Ok(reader) => reader,
+            Ok(reader) => reader.with_durable(durable),
             Err(error) => {
                 self.problems.push(error);
                 return len;

@@ -25,7 +25,7 @@ use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
-use crate::manifest::{Edit, Manifest, MeasurementKind};
+use crate::manifest::{Edit, Manifest, MeasurementKind, SyncedLog};
 use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
@@ -377,14 +377,16 @@ impl Committer {
         edits: &[Edit],
     ) -> Result<Arc<Version>, StorageError> {
         self.sync_log()?;
-        match self.manifest.commit(seq, edits).await {
+        let mut edits = edits.to_vec();
+        edits.extend(self.synced_log().map(Edit::SyncLog));
+        match self.manifest.commit(seq, &edits).await {
             Ok(()) => {}
             // The edits contradict the manifest; nothing has happened.
             Err(error @ StorageError::Invalid(_)) => return Err(error),
             Err(error) => return Err(StorageError::Poisoned { reason: self.poison(&error) }),
         }
         let mut next = Version::clone(&self.shared.version());
-        for edit in edits {
+        for edit in &edits {
             next.removed_by(edit).iter().for_each(|segment| segment.mark_removed());
             next.apply_edit(edit, seq, &self.shared.segments);
         }
@@ -396,6 +398,13 @@ impl Committer {
             self.shared.segments_changed.notify_one();
         }
         Ok(self.shared.version())
+    }
+
+    /// How much of the log is durable, if the manifest does not know it yet.
+    fn synced_log(&self) -> Option<SyncedLog> {
+        let synced = SyncedLog { log: self.log.number(), bytes: self.log.bytes() };
+        let is_new = self.manifest.state().synced_log != Some(synced);
+        (self.is_logging() && is_new).then_some(synced)
     }
 
     fn sync_log(&mut self) -> Result<(), StorageError> {

@@ -80,10 +80,9 @@ pub(crate) fn prepare_delete_of_points(
     points: PointSet,
     seen_at: SequenceNumber,
 ) -> Result<Delete, StorageError> {
-    let times = points.minutes();
+    let (times, touched) = (points.days(), points.minutes());
     let condition = Condition::Points(Arc::new(points));
     check_condition(&condition, deletable(version, id)?, &mut BTreeSet::new())?;
-    let touched = times.clone();
     Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: seen_at })
 }
 
@@ -98,13 +97,14 @@ pub(crate) fn resolve_delete(
     seq: SequenceNumber,
 ) -> Result<Option<ResolvedDelete>, StorageError> {
     let measurement = deletable(version, &delete.id)?;
+    let since = |range| measurement.changes().touched_after(delete.prepared_at, range);
     let mut touched = delete.touched.clone();
-    for range in delete.times.iter() {
-        let since = measurement.changes().touched_after(delete.prepared_at, range);
-        if matches!(delete.condition, Condition::Points(_)) && !since.is_empty() {
+    if let Condition::Points(_) = delete.condition {
+        if touched.iter().any(|range| !since(range).is_empty()) {
             return Err(StorageError::Conflict { what: format!("points of {}", delete.id) });
         }
-        touched = touched.union(&since);
+    } else {
+        touched = delete.times.iter().fold(touched, |all, range| all.union(&since(range)));
     }
     if touched.is_empty() {
         return Ok(None);

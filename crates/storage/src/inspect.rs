@@ -6,7 +6,7 @@ use bytes::Bytes;
 use highwater_core::{MeasurementId, PointBatch, SequenceNumber, TimeRange, Timestamp};
 
 use crate::error::StorageError;
-use crate::manifest::{ManifestState, MeasurementState, decode_edits, decode_state};
+use crate::manifest::{ManifestState, MeasurementState, SyncedLog, decode_edits, decode_state};
 use crate::segment::describe_segment;
 use crate::wal::{Record, WalReader};
 
@@ -88,9 +88,13 @@ fn describe_edits(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
 
 fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
     let state = decode_state(bytes).map_err(|damage| damage.in_file(name.to_owned()))?;
-    let ManifestState { seq, flushed, logs, databases, measurements, dropped, documents } = &state;
+    let ManifestState { seq, flushed, logs, synced_log, .. } = &state;
+    let ManifestState { databases, measurements, dropped, documents, .. } = &state;
     let mut lines = Lines::default();
     lines.push(format_args!("commit {seq}, flushed up to {flushed}, logs {logs:?}"));
+    if let Some(SyncedLog { log, bytes }) = synced_log {
+        lines.push(format_args!("the first {bytes} bytes of log {log} are durable"));
+    }
     for (database, rules) in databases {
         let rules = rules.iter().map(|rule| format!(" {} {}", rule.measurement, rule.keep));
         let rules = rules.reduce(|all, rule| format!("{all},{rule}"));

@@ -44,7 +44,8 @@ pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use inspect::describe_file;
 pub use manifest::{
-    Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, Tombstone,
+    Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
+    Tombstone,
 };
 pub use pressure::MemoryPressure;
 pub use scan::{Scan, ScanDescription, ScanRequest};

@@ -109,7 +109,7 @@ async fn replay_logs(
     let mut replayed = 0_u64;
     for &number in &state.logs {
         let is_last = state.logs.last() == Some(&number);
-        for record in read_log(files, number, is_last).await? {
+        for record in read_log(files, number, is_last, state.durable_bytes(number)).await? {
             if replay(version, state, record)? {
                 replayed += 1;
                 version.note_unflushed(clock.now());

@@ -2,3 +2,4 @@
 
 pub(crate) mod correlation;
 pub(crate) mod gapfill;
+pub(crate) mod in_subquery;

@@ -60,6 +60,32 @@ async fn errors_have_a_kind_and_name_the_fault() {
 }
 
 #[tokio::test]
+async fn in_subqueries_answer_rightly_or_not_at_all() {
+    let db = Db::with_cpu().await;
+    let count = |condition: &str| format!("SELECT count(*) FROM cpu WHERE {condition}");
+    for (condition, expected) in [
+        ("host IN (SELECT host FROM disk)", "2"),
+        ("host NOT IN (SELECT host FROM disk) AND usage > 0", "2"),
+        ("dc NOT IN (SELECT dc FROM cpu WHERE host = 'a')", "1"),
+        ("dc NOT IN (SELECT dc FROM cpu)", "0"),
+        ("host IN (SELECT host FROM disk) OR usage > 35", "3"),
+    ] {
+        assert_eq!(db.sql(&count(condition)).await, expected, "{condition}");
+    }
+    for condition in [
+        "dc NOT IN (SELECT dc FROM cpu) OR usage > 100",
+        "NOT (dc IN (SELECT dc FROM cpu) OR usage > 100)",
+        "(dc IN (SELECT dc FROM cpu)) IS NULL",
+        "CASE WHEN dc IN (SELECT dc FROM cpu) THEN false ELSE true END",
+    ] {
+        let message = db.error(&count(condition)).await;
+        assert!(message.contains("use EXISTS or NOT EXISTS"), "{condition}: {message}");
+    }
+    let message = db.error("SELECT host IN (SELECT host FROM disk) FROM cpu").await;
+    assert!(message.contains("use EXISTS"), "{message}");
+}
+
+#[tokio::test]
 async fn a_correlated_aggregate_over_a_cast_is_refused() {
     let db = Db::with_cpu().await;
     let days = "(SELECT CAST('2024-01-01' AS DATE) AS date) d";

@@ -61,6 +61,32 @@ async fn what_is_damaged_is_named() {
     assert!(check_folder(folder.path(), |_, _| {}).await.is_err());
 }
 
+/// What came before a commit of the manifest was durable, so its damage is no torn write.
+#[tokio::test]
+async fn a_damaged_end_of_the_log_is_told_from_a_torn_one() {
+    let harness = Harness::new().await;
+    harness.write("cpu x=1 1").await;
+    harness.write("cpu x=1 2").await;
+    let edits = vec![Edit::PutDocument { key: "a".to_owned(), text: Some("b".into()) }];
+    harness.engine.commit(crate::Commit::of(edits)).await.unwrap();
+    let Harness { folder, clock, settings, engine } = harness;
+    drop(engine);
+    let log = fs::read_dir(folder.path().join("wal")).unwrap().next().unwrap().unwrap().path();
+    let intact = fs::read(&log).unwrap();
+    let mut flipped = intact.clone();
+    flipped[intact.len() - 3] ^= 1;
+    for damaged in [&flipped, &intact[..intact.len() - 1].to_vec(), &intact[..16].to_vec()] {
+        fs::write(&log, damaged).unwrap();
+        let check = check_folder(folder.path(), |_, _| {}).await.unwrap();
+        assert_eq!(check.problems.len(), 1, "{:?}", check.notes);
+        let opened = open(folder.path(), &settings, &clock).await;
+        assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{opened:?}");
+    }
+    fs::write(&log, &intact).unwrap();
+    let engine = open(folder.path(), &settings, &clock).await.unwrap();
+    assert_eq!(read(&engine.version(), "cpu").await.len(), 2);
+}
+
 /// Compaction does not try again and again what cannot be read, and joins the others.
 #[tokio::test]
 async fn a_damaged_segment_harms_nothing_else() {

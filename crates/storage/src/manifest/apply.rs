@@ -103,6 +103,7 @@ impl ManifestState {
                     self.logs.insert(position, *log);
                 }
             }
+            Edit::SyncLog(synced) => self.synced_log = Some(*synced),
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
         }
         Ok(())

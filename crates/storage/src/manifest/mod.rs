@@ -13,4 +13,6 @@ pub use apply::EditError;
 pub(crate) use files::{Manifest, UnsoundFiles, encode_checkpoint};
 pub(crate) use format::{decode_edits, decode_state};
 pub(crate) use retention::retention_of;
-pub use state::{Edit, ManifestState, MeasurementKind, MeasurementState, RetentionRule, Tombstone};
+pub use state::{
+    Edit, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog, Tombstone,
+};

@@ -156,11 +156,29 @@ pub enum Edit {
         /// Its number.
         log: u64,
     },
+    /// So much of a log is durable; the commits in it are before this one.
+    SyncLog(SyncedLog),
     /// A log file is not needed any more.
     CloseLog {
         /// Its number.
         log: u64,
     },
+}
+
+/// The beginning of a log, which is durable and so must be readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncedLog {
+    /// Number of the log.
+    pub log: u64,
+    /// Length of the beginning.
+    pub bytes: u64,
+}
+
+impl ManifestState {
+    /// How much of a log is known to be durable, in bytes.
+    pub(crate) fn durable_bytes(&self, log: u64) -> u64 {
+        self.synced_log.filter(|synced| synced.log == log).map_or(0, |synced| synced.bytes)
+    }
 }
 
 /// The durable state of the engine after some commit. A clone costs nothing and shares what later
@@ -173,6 +191,9 @@ pub struct ManifestState {
     pub flushed: SequenceNumber,
     /// Log files in use, ascending.
     pub logs: Vec<u64>,
+    /// How much of the newest log was durable at the last commit of the manifest.
+    #[serde(default)]
+    pub synced_log: Option<SyncedLog>,
     /// Databases and their retention rules.
     #[serde(with = "map_as_pairs")]
     pub databases: OrdMap<Arc<str>, Vec<RetentionRule>>,

@@ -72,6 +72,7 @@ impl Version {
                 self.logs.push(*log);
                 self.freeze();
             }
+            Edit::SyncLog(_) => {}
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
             Edit::Flushed { seq } => self.forget_flushed(*seq),
             Edit::AddSegment { id, .. }

@@ -14,7 +14,8 @@ use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
 
 /// All records of a log that the manifest names, in commit order. `is_last` says that no newer log
-/// is named: then the end of this one may never have become durable, and is cut off.
+/// is named: then the end of this one may never have become durable, and is cut off; not so the
+/// first `durable_bytes`.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] if the file is missing or damaged where it was durable once.
@@ -22,13 +23,14 @@ pub(crate) async fn read_log(
     files: &Arc<FileStore>,
     number: u64,
     is_last: bool,
+    durable_bytes: u64,
 ) -> Result<Vec<Record>, StorageError> {
     let path = log_path(number);
     let bytes = files.get(&path).await?;
     let files = Arc::clone(files);
     run_blocking(move || {
         let len = bytes.len() as u64;
-        let mut reader = WalReader::new(&path, bytes, is_last)?;
+        let mut reader = WalReader::new(&path, bytes, is_last)?.with_durable(durable_bytes);
         let records = reader.by_ref().collect::<Result<Vec<Record>, StorageError>>()?;
         if let Some(kept) = reader.torn_at() {
             warn!(path, kept, cut = len - kept, "cut off the end of the log, which is incomplete");
@@ -47,6 +49,8 @@ pub(crate) async fn read_log(
 pub(crate) struct WalReader {
     path: String,
     is_last: bool,
+    /// The beginning that was durable for sure.
+    durable: u64,
     bytes: Bytes,
     offset: usize,
     last: SequenceNumber,
@@ -69,6 +73,7 @@ impl WalReader {
         Ok(WalReader {
             path,
             is_last,
+            durable: 0,
             bytes,
             offset: FILE_HEADER.len(),
             last: SequenceNumber::ZERO,
@@ -76,6 +81,11 @@ impl WalReader {
             torn_at: None,
             has_failed: false,
         })
+    }
+
+    /// So many bytes of the file were durable: no record in them may be incomplete.
+    pub(crate) fn with_durable(self, durable: u64) -> Self {
+        WalReader { durable, ..self }
     }
 
     /// Where the file has to be cut before another log follows, because what is there was never
@@ -92,7 +102,9 @@ impl WalReader {
     fn read_next(&mut self) -> Result<Option<Record>, StorageError> {
         let bytes = self.bytes.slice(self.offset..);
         if bytes.is_empty() {
-            return Ok(None);
+            let is_whole = self.offset() >= self.durable;
+            let early = Malformed("the file ends before it");
+            return if is_whole { Ok(None) } else { Err(self.corrupt(early)) };
         }
         let frame = match frame::read(&bytes) {
             Ok(frame) => frame,
@@ -109,7 +121,8 @@ impl WalReader {
 
     /// Ends the log before a frame that cannot be read.
     fn end_at(&mut self, damage: Malformed) -> Result<(), StorageError> {
-        if !self.is_last || frame::was_durable(&self.bytes, self.offset, self.last) {
+        let is_durable = self.offset() < self.durable;
+        if !self.is_last || is_durable || frame::was_durable(&self.bytes, self.offset, self.last) {
             return Err(self.corrupt(damage));
         }
         self.torn_at = Some(self.offset as u64);

@@ -253,10 +253,10 @@ async fn an_incomplete_end_is_cut_off_on_disk() {
         writer.sync().unwrap();
     }
     files.truncate_log(&log_path(3), writer.bytes() - 1).unwrap();
-    assert!(read_log(&files, 3, false).await.is_err());
-    assert_eq!(read_log(&files, 3, true).await.unwrap().len(), 1);
-    assert_eq!(read_log(&files, 3, false).await.unwrap().len(), 1);
-    assert_eq!(read_log(&files, 4, true).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(read_log(&files, 3, false, 0).await.is_err());
+    assert_eq!(read_log(&files, 3, true, 0).await.unwrap().len(), 1);
+    assert_eq!(read_log(&files, 3, false, 0).await.unwrap().len(), 1);
+    assert_eq!(read_log(&files, 4, true, 0).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(log_number(&log_path(3)), Some(3));
     assert_eq!(log_number("wal/3.wal"), None);
 }
