@@ -97,9 +97,37 @@ fn a_second_backup_copies_what_is_new() {
     // Another server has files of the same names.
     let other = crate::server();
     other.w("s", "m,h=a v=5i 5");
-    backup(&other, folder.path());
-    let (_place, restored) = self::restored(folder.path());
-    assert_eq!(restored.q("SELECT v FROM m"), "5");
+    let args = ["backup", "--host", other.address(), folder.path().to_str().unwrap()];
+    let refused = highwater(&args);
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("is the backup of another database"), "{words}");
+}
+
+#[test]
+fn a_damaged_backup_is_repaired_by_the_next() {
+    let server = server();
+    server.w("s", "m,h=a v=1i 1\nm,h=b v=2i 2");
+    let folder = tempfile::tempdir().unwrap();
+    backup(&server, folder.path());
+    let mut open = vec![folder.path().join("segments")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[30] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let nothing = tempfile::tempdir().unwrap();
+    let target = nothing.path().join("data");
+    let path = folder.path().to_str().unwrap();
+    let refused = highwater(&["restore", path, "--data", target.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the backup is damaged"));
+    backup(&server, folder.path());
+    let (_place, restored) = restored(folder.path());
+    assert_eq!(restored.q("SELECT sum(v) AS s FROM m"), "3");
 }
 
 #[test]
@@ -110,7 +138,9 @@ fn a_folder_in_use_is_no_place_for_a_backup() {
     let args = ["backup", "--host", server.address(), data.to_str().unwrap()];
     let output = highwater(&args);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is no backup, and not empty"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("is not empty; choose another folder")
+    );
     let nothing = tempfile::tempdir().unwrap();
     let target = nothing.path().join("data");
     let args = ["restore", nothing.path().to_str().unwrap(), "--data", target.to_str().unwrap()];

@@ -325,7 +325,7 @@ fn resume_sends_only_the_rest() {
     assert!(lines.lines().take(some as usize).all(|line| taken.contains(&format!("{line}\n"))));
 
     let other = run(&server, &[&["import", "--db", "other"], &args[..]].concat(), "");
-    assert!(String::from_utf8_lossy(&other.stderr).contains("is of an import into \"t\""));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("is of another import: into \"t\""));
     let said = stdout(import(&server, &args));
     assert!(said.starts_with("2 files, 2,000 points sent ("), "{said}");
     assert_eq!(server.q("SELECT count(*), min(f) FROM m"), format!("{},{some}.0", 1000 - some));

@@ -163,6 +163,8 @@ fn a_dropped_measurement_is_gone_for_good() {
     server.send("DELETE", "/api/v1/aggregates/cpu_1h?drop=true", &[], &[]).expect(200);
     server.csv("DROP TABLE IF EXISTS cpu, none");
     server.query("SELECT * FROM cpu", json!({})).expect(404);
+    let by_get = server.get("/api/v3/query_sql?q=DELETE+FROM+mem").expect(400).error();
+    assert!(by_get.contains("may only read"), "{by_get}");
     server.w("s", "cpu,rack=r usage=7i 1704067200");
     server.kill9();
     assert_eq!(server.q("SELECT * FROM cpu"), "2024-01-01T00:00:00Z,r,7");

@@ -49,6 +49,8 @@ pub struct SessionOptions {
     pub rewrite: Rewrite,
     /// Whether points past their retention are seen as long as they are stored.
     pub show_expired: bool,
+    /// Whether statements that change something are refused.
+    pub read_only: bool,
     /// Number of threads a query is planned for; as many as the machine has if not given.
     pub partitions: Option<usize>,
 }
@@ -61,6 +63,7 @@ impl SessionOptions {
             freshness: Freshness::Default,
             rewrite: Rewrite::On,
             show_expired: false,
+            read_only: false,
             partitions: None,
         }
     }

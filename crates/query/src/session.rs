@@ -190,6 +190,10 @@ impl QuerySession {
     pub async fn sql(&self, sql: &str, params: Params) -> Result<QueryResult, QueryError> {
         let limits = self.engine().limits();
         let (parsed, words) = statement::parse(sql, limits)?;
+        if self.options().read_only && !matches!(parsed, Parsed::Query(_)) {
+            let reason = "this request may only read, and the statement would change something";
+            return Err(QueryError::Invalid(reason.to_owned()));
+        }
         let session = QuerySession { words: Some(Arc::new(words)), ..self.clone() };
         match parsed {
             Parsed::Query(query) => {

@@ -55,6 +55,7 @@ pub struct Backup {
     missing: Vec<Arc<SegmentMeta>>,
     manifest: BackupFile,
     segments: Vec<Arc<SegmentMeta>>,
+    identity: Arc<str>,
 }
 
 impl Engine {
@@ -83,11 +84,17 @@ impl Engine {
         let manifest = BackupFile { path, bytes };
         let is_missing = |segment: &&Arc<SegmentMeta>| !have.contains(&segment.path);
         let missing = segments.iter().filter(is_missing).cloned().collect();
-        Ok(Backup { files, version: snapshot.version, logs, missing, manifest, segments })
+        let identity = snapshot.state.identity.unwrap_or_default();
+        Ok(Backup { files, version: snapshot.version, logs, missing, manifest, segments, identity })
     }
 }
 
 impl Backup {
+    /// Tells the database from others: a backup of it can be brought up to date by this one only.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// All segments of the backup, also those that are left out.
     pub fn segments(&self) -> &[Arc<SegmentMeta>] {
         &self.segments

@@ -112,6 +112,14 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Path of the file that is damaged, relative to the data folder, if that is the problem.
+    pub fn damaged_file(&self) -> Option<&str> {
+        match self {
+            StorageError::Corrupt { path, .. } | StorageError::Parquet { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// What the caller may do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -95,6 +95,9 @@ fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError>
     if let Some(SyncedLog { log, bytes }) = synced_log {
         lines.push(format_args!("the first {bytes} bytes of log {log} are durable"));
     }
+    if let Some(identity) = &state.identity {
+        lines.push(format_args!("database {identity}"));
+    }
     for (database, rules) in databases {
         let rules = rules.iter().map(|rule| format!(" {} {}", rule.measurement, rule.keep));
         let rules = rules.reduce(|all, rule| format!("{all},{rule}"));

@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_core::{Clock, MeasurementId, SequenceNumber};
+use highwater_core::{Clock, MeasurementId, SequenceNumber, Timestamp};
 use tracing::{info, warn};
 
 use crate::committer::Shared;
@@ -93,7 +93,7 @@ pub(crate) async fn recover(
     let segments = SegmentStore::new(Arc::clone(&files), next_file, shape);
     let mut version = Version::of_manifest(manifest.state(), &segments);
     replay_logs(&files, manifest.state(), &mut version, &*clock).await?;
-    let log = open_log(&files, &mut manifest, &mut version, &segments).await?;
+    let log = open_log(&files, &mut manifest, &mut version, &segments, clock.now()).await?;
     remove_orphans(&files, &version, found).await;
     let shared = Shared::new(segments, files, clock, settings, version);
     Ok(Recovered { shared: Arc::new(shared), manifest, log })
@@ -157,6 +157,7 @@ async fn open_log(
     manifest: &mut Manifest,
     version: &mut Version,
     segments: &Arc<SegmentStore>,
+    now: Timestamp,
 ) -> Result<WalWriter, StorageError> {
     let on_disk =
         files.list(LOGS_FOLDER).await?.into_iter().filter_map(|(path, _)| log_number(&path));
@@ -165,6 +166,11 @@ async fn open_log(
     let of_writer = Arc::clone(files);
     let log = run_blocking(move || WalWriter::create(&of_writer, number)).await?;
     let mut edits = vec![Edit::OpenLog { log: number }];
+    if manifest.state().identity.is_none() {
+        // Two databases are not made by one process in one instant.
+        let identity = format!("{:016x}-{:x}", now.as_nanos(), std::process::id());
+        edits.push(Edit::Identify { identity: identity.into() });
+    }
     if !version.is_unflushed() {
         edits.extend(version.logs().iter().map(|&log| Edit::CloseLog { log }));
     }

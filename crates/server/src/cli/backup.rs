@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use highwater_storage::check_folder;
+use highwater_storage::{FolderCheck, StorageError, check_folder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -30,6 +30,7 @@ pub(super) struct BackupFlags {
 #[derive(Debug, Deserialize)]
 struct Head {
     bytes: u64,
+    identity: String,
     segments: Vec<HeadSegment>,
 }
 
@@ -58,8 +59,30 @@ struct Copied {
 pub(super) fn run(flags: &BackupFlags) -> anyhow::Result<()> {
     let folder = BackupFolder::create(&flags.folder)?;
     let client = Client::new(&flags.host);
+    let (mut check, mut bytes) = bring_up_to_date(&client, &folder)?;
+    let damaged = check.problems.iter().filter_map(StorageError::damaged_file);
+    let damaged: HashSet<String> = damaged.map(str::to_owned).collect();
+    if !damaged.is_empty() {
+        // An earlier backup has rotted; what is missing is copied again.
+        damaged.iter().try_for_each(|path| folder.remove(path))?;
+        let again;
+        (check, again) = bring_up_to_date(&client, &folder)?;
+        bytes += again;
+    }
+    if let Some(problem) = check.problems.first() {
+        bail!("the backup is not sound: {}", in_one_line(problem));
+    }
+    let FolderCheck { segments, rows, .. } = check;
+    super::print(&format!(
+        "{}: {segments} segments with {rows} rows; {bytes} bytes were new; all of it is sound\n",
+        flags.folder.display()
+    ))
+}
+
+/// Copies what is new, removes what is gone, checks everything, and says how many bytes came.
+fn bring_up_to_date(client: &Client, folder: &BackupFolder) -> anyhow::Result<(FolderCheck, u64)> {
     let copied = loop {
-        if let Some(copied) = copy(&client, &folder)? {
+        if let Some(copied) = copy(client, folder)? {
             break copied;
         }
     };
@@ -67,25 +90,18 @@ pub(super) fn run(flags: &BackupFlags) -> anyhow::Result<()> {
         folder.remove(path)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let check = runtime.block_on(check_folder(folder.path(), |_, _| {}))?;
-    if let Some(problem) = check.problems.first() {
-        bail!("the backup is not sound: {}", in_one_line(problem));
-    }
-    let (segments, rows, bytes) = (check.segments, check.rows, copied.bytes);
-    super::print(&format!(
-        "{}: {segments} segments with {rows} rows; {bytes} bytes were new; all of it is sound\n",
-        flags.folder.display()
-    ))
+    Ok((runtime.block_on(check_folder(folder.path(), |_, _| {}))?, copied.bytes))
 }
 
-/// Copies what is new; `None` if files in the folder turned out to be of another server and are
-/// removed now.
+/// Copies what is new; `None` if files in the folder turned out to be something else than their
+/// names say, and are removed now.
 fn copy(client: &Client, folder: &BackupFolder) -> anyhow::Result<Option<Copied>> {
     let have = folder.files()?;
     let body = Payload::Json(json!({"have": have}));
     let answer = client.send("POST", "/api/v1/backup", &[], body)?;
     let mut answer = BufReader::new(answer.into_body().into_reader());
     let head: Head = read_line(&mut answer)?;
+    folder.claim(&head.identity)?;
     let segments: BTreeMap<&str, &HeadSegment> =
         head.segments.iter().map(|segment| (&*segment.path, segment)).collect();
     let is_other = |path: &&String| match segments.get(path.as_str()) {

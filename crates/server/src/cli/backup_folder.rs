@@ -1,7 +1,7 @@
 //! A folder with a backup: the files of a data folder, and a mark that says what it is.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
@@ -10,12 +10,18 @@ use anyhow::{Context, bail};
 /// The mark; a data folder in use has none.
 const MARK: &str = "HIGHWATER-BACKUP";
 const MARK_TEXT: &str = "A backup of Highwater. `highwater restore` makes a data folder of it.\n";
+/// What the mark says of the database, from its first backup on.
+const MARK_DATABASE: &str = "database ";
 /// Folders of files that belong to a backup.
 const PARTS: [&str; 3] = ["segments", "wal", "manifest"];
 
 /// A folder with a backup in it, or room for one.
 #[derive(Debug)]
-pub(super) struct BackupFolder(PathBuf);
+pub(super) struct BackupFolder {
+    root: PathBuf,
+    /// Locked while somebody writes the backup.
+    mark: File,
+}
 
 impl BackupFolder {
     /// Opens a backup, or makes one of a folder that is empty or not there.
@@ -27,26 +33,50 @@ impl BackupFolder {
             fs::write(path.join(MARK), MARK_TEXT)
                 .with_context(|| format!("could not write to {shown}"))?;
         }
-        BackupFolder::open(path)
+        let folder = BackupFolder::open(path)
+            .with_context(|| format!("{shown} is not empty; choose another folder"))?;
+        match folder.mark.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => bail!("another backup to {shown} is under way"),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("could not lock {shown}"))
+            }
+        }
     }
 
     /// Opens a backup.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        if !path.join(MARK).is_file() {
-            bail!("{} is no backup, and not empty; choose another folder", path.display());
+        let mark = File::open(path.join(MARK));
+        let mark = mark.with_context(|| format!("{} is no backup", path.display()))?;
+        Ok(BackupFolder { root: path.to_owned(), mark })
+    }
+
+    /// Makes it the backup of the database with this identity.
+    ///
+    /// # Errors
+    /// If it is the backup of another one.
+    pub(super) fn claim(&self, identity: &str) -> anyhow::Result<()> {
+        let mark = self.root.join(MARK);
+        let text = fs::read_to_string(&mark)?;
+        match text.lines().find_map(|line| line.strip_prefix(MARK_DATABASE)) {
+            Some(known) if known != identity => bail!(
+                "{} is the backup of another database; choose another folder",
+                self.root.display()
+            ),
+            Some(_) => Ok(()),
+            None => Ok(fs::write(&mark, format!("{text}{MARK_DATABASE}{identity}\n"))?),
         }
-        Ok(BackupFolder(path.to_owned()))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.root
     }
 
     /// Paths of all files, relative to the folder, with `/` between names.
     pub(super) fn files(&self) -> anyhow::Result<HashSet<String>> {
         let mut found = HashSet::new();
         for part in PARTS {
-            collect(&self.0, part.to_owned(), &mut found)?;
+            collect(&self.root, part.to_owned(), &mut found)?;
         }
         Ok(found)
     }
@@ -60,10 +90,10 @@ impl BackupFolder {
     /// Writes a file, whole or not at all, durably.
     pub(super) fn write(&self, path: &str, bytes: &mut dyn Read) -> anyhow::Result<()> {
         let file = self.place(path)?;
-        let write = || {
-            let folder = file.parent().unwrap_or(&self.0);
+        let mut write = || {
+            let folder = file.parent().unwrap_or(&self.root);
             fs::create_dir_all(folder)?;
-            let unfinished = self.0.join("unfinished");
+            let unfinished = self.root.join("unfinished");
             let mut written = File::create(&unfinished)?;
             std::io::copy(bytes, &mut written)?;
             written.flush()?;
@@ -71,7 +101,6 @@ impl BackupFolder {
             fs::rename(&unfinished, &file)?;
             File::open(folder)?.sync_all()
         };
-        let mut write = write;
         write().with_context(|| format!("could not write {}", file.display()))
     }
 
@@ -89,7 +118,7 @@ impl BackupFolder {
         if !is_inside || !PARTS.iter().any(|part| first.as_deref() == Some(part.as_ref())) {
             bail!("{path} is no file of a backup");
         }
-        Ok(self.0.join(relative))
+        Ok(self.root.join(relative))
     }
 }
 

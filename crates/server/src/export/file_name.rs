@@ -4,13 +4,26 @@ use std::path::PathBuf;
 
 use crate::cli::client::escaped;
 
+/// Bytes of the longest name; file systems take 255, with the extension and more behind it.
+const LONGEST: usize = 200;
+
 /// The name of the file of a measurement: what means something to file systems is `%` and two
 /// hexadecimal digits.
 pub(super) fn of_measurement(measurement: &str) -> PathBuf {
     let name: String = measurement.chars().map(in_file_name).collect();
     // A name with a leading dot would be hidden, or mean a folder.
     let name = name.strip_prefix('.').map_or_else(|| name.clone(), |rest| format!("%2E{rest}"));
-    PathBuf::from(name + ".parquet")
+    PathBuf::from(short(name) + ".parquet")
+}
+
+/// A name that file systems take: a long one is cut, and ends with the checksum of all of it. An
+/// import of that file has to be told the measurement.
+fn short(name: String) -> String {
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let kept = &name[..name.floor_char_boundary(LONGEST - 9)];
+    format!("{kept}+{:08x}", crc32c::crc32c(name.as_bytes()))
 }
 
 fn in_file_name(symbol: char) -> String {
@@ -47,6 +60,8 @@ mod tests {
             assert_eq!(of_measurement(name), PathBuf::from(file));
             assert_eq!(measurement_of_stem(file.strip_suffix(".parquet").unwrap()), name);
         }
+        let long = of_measurement(&"ü".repeat(500));
+        assert!(long.as_os_str().len() < 255 && long != of_measurement(&"ü".repeat(501)));
         assert_eq!(measurement_of_stem("100%"), "100%");
         assert_eq!(measurement_of_stem("a%zz"), "a%zz");
     }

@@ -39,6 +39,8 @@ struct Wanted {
 struct Head<'a> {
     /// Of what is to come, file contents only.
     bytes: u64,
+    /// Tells the database from others.
+    identity: &'a str,
     segments: Vec<HeadSegment<'a>>,
 }
 
@@ -62,7 +64,7 @@ async fn backup(app: App, wanted: Option<Json<Wanted>>) -> Result<Response, Refu
     let Wanted { have } = wanted.map(|Json(wanted)| wanted).unwrap_or_default();
     let backup = run_to_end(async move { Ok(app.engine.backup(&have).await?) }).await?;
     let segments = backup.segments().iter().map(HeadSegment::of).collect();
-    let head = line(&json!(Head { bytes: backup.bytes(), segments }));
+    let head = line(&json!(Head { bytes: backup.bytes(), identity: backup.identity(), segments }));
     let files = backup.into_files().flat_map(|file| stream::iter(parts(file)));
     let end = line(&json!({"complete": true}));
     let body = stream::iter([Ok(head)]).chain(files).chain(stream::iter([Ok(end)]));

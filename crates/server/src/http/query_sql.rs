@@ -57,18 +57,19 @@ impl AskInUrl {
 }
 
 async fn query_by_post(app: App, JsonBody(ask): JsonBody<Ask>) -> Result<Response, Refusal> {
-    run(&app, ask).await
+    run(&app, ask, false).await
 }
 
+/// A GET promises to change nothing.
 async fn query_by_get(app: App, UrlParams(ask): UrlParams<AskInUrl>) -> Result<Response, Refusal> {
-    run(&app, ask.into_ask()?).await
+    run(&app, ask.into_ask()?, true).await
 }
 
-async fn run(app: &App, ask: Ask) -> Result<Response, Refusal> {
+async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> {
     let running = app.queries.begin()?;
     let format = ask.format.as_deref().map(Format::parse).transpose().map_err(Refusal::invalid)?;
     let database = database::choose(&app.engine.version(), ask.db)?;
-    let mut options = SessionOptions::of(database);
+    let mut options = SessionOptions { read_only, ..SessionOptions::of(database) };
     if let Some(freshness) = ask.freshness {
         options.freshness = freshness_of(&freshness)?;
     }

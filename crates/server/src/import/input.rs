@@ -1,7 +1,7 @@
 //! The files to import: what they hold, and how they are compressed.
 
 use std::fs::{File, Metadata};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use flate2::bufread::MultiGzDecoder;
 use indicatif::ProgressBar;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const PARQUET_MAGIC: &[u8] = b"PAR1";
@@ -94,12 +95,19 @@ impl Input {
     pub(crate) fn open(&self, bar: &ProgressBar) -> std::io::Result<Box<dyn Read>> {
         let file = bar.wrap_read(File::open(&self.path)?);
         let file = BufReader::with_capacity(READ_BYTES, file);
-        Ok(match self.compression {
+        without_mark(match self.compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::with_buffer(file)?),
         })
     }
+}
+
+/// The text without the byte order mark that some editors put in front.
+fn without_mark(mut text: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
+    let mut start = Vec::new();
+    text.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut start)?;
+    Ok(if start == BYTE_ORDER_MARK { text } else { Box::new(Cursor::new(start).chain(text)) })
 }
 
 fn compression_of(start: &[u8]) -> Compression {

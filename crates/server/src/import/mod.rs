@@ -89,6 +89,17 @@ pub(crate) struct ImportFlags {
     files: Vec<PathBuf>,
 }
 
+impl ImportFlags {
+    /// What decides which points files become, as text. The server may have moved meanwhile.
+    fn request(&self) -> String {
+        let ImportFlags { db, format, measurement, tags, fields, time, null, precision, .. } = self;
+        format!(
+            "into {db:?}, format {format:?}, measurement {measurement:?}, tags {tags:?}, fields \
+             {fields:?}, time {time:?}, null {null:?}, precision {precision}"
+        )
+    }
+}
+
 /// Imports the files, or says what is in them.
 pub(crate) fn run(flags: &ImportFlags) -> anyhow::Result<()> {
     let inputs = flags.files.iter().map(|file| Input::examine(file, flags.format));
@@ -98,7 +109,7 @@ pub(crate) fn run(flags: &ImportFlags) -> anyhow::Result<()> {
     if flags.dry_run {
         return describe(&inputs, &reading, &progress);
     }
-    let resume = Resume::open(flags.resume.as_deref(), &flags.db, &inputs)?;
+    let resume = Resume::open(flags.resume.as_deref(), &flags.request(), &inputs)?;
     let ledger = Ledger::new(resume.progress());
     let sender = Sender::start(Client::new(&flags.host), &flags.db);
     Import { inputs: &inputs, reading: &reading, progress, resume, ledger }.run(sender)

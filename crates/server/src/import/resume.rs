@@ -17,7 +17,8 @@ pub(super) struct Resume {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
-    db: String,
+    /// What the import was asked for, but for its files.
+    request: String,
     files: Vec<FileState>,
 }
 
@@ -35,19 +36,26 @@ impl Resume {
     /// Reads the state file, if one is wanted and there.
     ///
     /// # Errors
-    /// It cannot be read, or is of an import into another database.
-    pub(super) fn open(path: Option<&Path>, db: &str, inputs: &[Input]) -> anyhow::Result<Self> {
+    /// It cannot be read, or is of an import that was asked for something else.
+    pub(super) fn open(
+        path: Option<&Path>,
+        request: &str,
+        inputs: &[Input],
+    ) -> anyhow::Result<Self> {
         let known = path.filter(|path| path.exists()).map(read).transpose()?;
-        let other = known.as_ref().filter(|known| known.db != db);
-        let other = other.map(|known| known.db.as_str()).unwrap_or_default();
+        let other = known.as_ref().filter(|known| known.request != request);
+        let other = other.map(|known| known.request.as_str()).unwrap_or_default();
         ensure!(
             other.is_empty(),
-            "the state file is of an import into {other:?}; remove it to start anew"
+            "the state file is of another import: {other}; remove it to start anew"
         );
         let known = known.map_or_else(Vec::new, |known| known.files);
         let files =
             inputs.iter().map(|input| FileState::of(input, &known)).collect::<Result<_, _>>()?;
-        Ok(Resume { path: path.map(Path::to_owned), state: State { db: db.to_owned(), files } })
+        Ok(Resume {
+            path: path.map(Path::to_owned),
+            state: State { request: request.to_owned(), files },
+        })
     }
 
     /// How far each file is.

@@ -103,6 +103,9 @@ impl ManifestState {
                     self.logs.insert(position, *log);
                 }
             }
+            Edit::Identify { identity } => {
+                self.identity.get_or_insert_with(|| Arc::clone(identity));
+            }
             Edit::SyncLog(synced) => self.synced_log = Some(*synced),
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
         }

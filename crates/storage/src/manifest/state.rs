@@ -156,6 +156,11 @@ pub enum Edit {
         /// Its number.
         log: u64,
     },
+    /// Tells this database from others.
+    Identify {
+        /// Any text; set once.
+        identity: Arc<str>,
+    },
     /// So much of a log is durable; the commits in it are before this one.
     SyncLog(SyncedLog),
     /// A log file is not needed any more.
@@ -191,6 +196,9 @@ pub struct ManifestState {
     pub flushed: SequenceNumber,
     /// Log files in use, ascending.
     pub logs: Vec<u64>,
+    /// Tells this database from others.
+    #[serde(default)]
+    pub identity: Option<Arc<str>>,
     /// How much of the newest log was durable at the last commit of the manifest.
     #[serde(default)]
     pub synced_log: Option<SyncedLog>,
