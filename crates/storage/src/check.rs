@@ -1,6 +1,7 @@
 //! Checking a data folder: every live file is read and nothing is changed.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,17 +69,30 @@ pub async fn check_folder(
     Ok(check)
 }
 
-/// Takes the lock of a folder that must be there already.
-async fn open_existing(folder: &Path) -> Result<(FolderLock, Arc<FileStore>), StorageError> {
+/// Takes the lock of a folder that must be there already, unless it cannot be written to at all.
+async fn open_existing(
+    folder: &Path,
+) -> Result<(Option<FolderLock>, Arc<FileStore>), StorageError> {
     let folder = folder.to_owned();
     run_blocking(move || {
         if !folder.join("manifest").is_dir() {
             let shown = folder.display();
             return Err(StorageError::Invalid(format!("{shown} is no data folder of Highwater")));
         }
-        Ok((FolderLock::take(&folder)?, FileStore::local(&folder)?))
+        let lock = match FolderLock::take(&folder) {
+            Ok(lock) => Some(lock),
+            // Then nobody else can have it open for writing either.
+            Err(StorageError::Io { source, .. }) if is_read_only(&*source) => None,
+            Err(error) => return Err(error),
+        };
+        Ok((lock, FileStore::local(&folder)?))
     })
     .await
+}
+
+fn is_read_only(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem)
 }
 
 impl FolderCheck {
