@@ -28,9 +28,10 @@ const START: u64 = 1_767_225_600;
 const HOSTS: u64 = 40;
 const STEPS: u64 = 2 * 8640;
 const WRITERS: u64 = 2;
-/// What all queries may use together, in bytes, and the whole server, in MB.
+/// What all queries may use together, in bytes, and the whole server, in MB: three refreshes of
+/// all buckets and their answers come on top of the queries.
 const QUERY_BYTES: &str = "300000000";
-const MEMORY_MB: u64 = 800;
+const MEMORY_MB: u64 = 1200;
 
 /// What all threads of a phase know.
 struct Phase<'a> {
