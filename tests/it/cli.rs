@@ -45,6 +45,7 @@ fn points_go_in_and_rows_come_out() {
     assert_eq!(csv, "k,n\na,1\nb,1\nc,9990\n");
     let pretty = stdout(run(&server, &["sql", "--db", "t", "-"], sql));
     assert!(pretty.contains("| a | 1    |"), "{pretty}");
+    assert_eq!(stdout(run(&server, &["sql", "DELETE FROM m WHERE v = 1"], "")), "");
 }
 
 #[test]

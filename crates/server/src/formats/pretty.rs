@@ -32,6 +32,10 @@ impl TextWriter for PrettyWriter {
     }
 
     fn finish(&mut self, out: &mut String) {
+        if self.rows[0].is_empty() {
+            // A statement without an answer.
+            return;
+        }
         let mut widths = vec![0; self.rows[0].len()];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
