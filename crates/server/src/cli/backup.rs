@@ -105,7 +105,9 @@ fn copy(client: &Client, folder: &BackupFolder) -> anyhow::Result<Option<Copied>
     let segments: BTreeMap<&str, &HeadSegment> =
         head.segments.iter().map(|segment| (&*segment.path, segment)).collect();
     let is_other = |path: &&String| match segments.get(path.as_str()) {
-        Some(segment) => folder.read(path).map_or(true, |bytes| !segment.is_footer_of(&bytes)),
+        Some(segment) => folder
+            .read_from(path, segment.footer_at)
+            .map_or(true, |footer| !segment.has_footer(&footer)),
         None => false,
     };
     let others: Vec<&String> = have.iter().filter(is_other).collect();
@@ -119,10 +121,8 @@ fn copy(client: &Client, folder: &BackupFolder) -> anyhow::Result<Option<Copied>
         match read_line(&mut answer)? {
             Part::File { path, bytes } => {
                 let mut content = (&mut answer).take(bytes);
-                folder.write(&path, &mut bar.wrap_read(&mut content))?;
-                if content.limit() > 0 {
-                    bail!("the server broke off in the middle of {path}; run the command again");
-                }
+                let written = folder.write(&path, &mut bar.wrap_read(&mut content), bytes);
+                written.context("the backup is not complete; run the command again")?;
                 files.insert(path);
             }
             Part::End { complete } if complete => break,
@@ -134,11 +134,10 @@ fn copy(client: &Client, folder: &BackupFolder) -> anyhow::Result<Option<Copied>
 }
 
 impl HeadSegment {
-    /// Whether a file with these bytes is this segment, as far as its footer tells.
-    fn is_footer_of(&self, bytes: &[u8]) -> bool {
-        let footer = usize::try_from(self.footer_at).ok().and_then(|at| bytes.get(at..));
-        bytes.len() as u64 == self.bytes
-            && footer.is_some_and(|footer| crc32c::crc32c(footer) == self.footer_crc)
+    /// Whether a file that ends with these bytes is this segment, as far as its footer tells.
+    fn has_footer(&self, footer: &[u8]) -> bool {
+        self.footer_at + footer.len() as u64 == self.bytes
+            && crc32c::crc32c(footer) == self.footer_crc
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -81,22 +81,34 @@ impl BackupFolder {
         Ok(found)
     }
 
-    /// The bytes of a file.
-    pub(super) fn read(&self, path: &str) -> anyhow::Result<Vec<u8>> {
-        let file = self.place(path)?;
-        fs::read(&file).with_context(|| format!("could not read {}", file.display()))
+    /// The bytes of a file from `start` on.
+    pub(super) fn read_from(&self, path: &str, start: u64) -> anyhow::Result<Vec<u8>> {
+        let place = self.place(path)?;
+        let read = || {
+            let (mut file, mut bytes) = (File::open(&place)?, Vec::new());
+            file.seek(SeekFrom::Start(start))?;
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        read().with_context(|| format!("could not read {}", place.display()))
     }
 
-    /// Writes a file, whole or not at all, durably.
-    pub(super) fn write(&self, path: &str, bytes: &mut dyn Read) -> anyhow::Result<()> {
+    /// Writes a file of `length` bytes, whole or not at all, durably.
+    pub(super) fn write(
+        &self,
+        path: &str,
+        bytes: &mut dyn Read,
+        length: u64,
+    ) -> anyhow::Result<()> {
         let file = self.place(path)?;
         let mut write = || {
             let folder = file.parent().unwrap_or(&self.root);
             fs::create_dir_all(folder)?;
             let unfinished = self.root.join("unfinished");
             let mut written = File::create(&unfinished)?;
-            std::io::copy(bytes, &mut written)?;
-            written.flush()?;
+            if std::io::copy(bytes, &mut written)? != length {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             written.sync_all()?;
             fs::rename(&unfinished, &file)?;
             File::open(folder)?.sync_all()
@@ -150,9 +162,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backup = BackupFolder::create(folder.path()).unwrap();
         for path in ["../x", "segments/../../x", "/etc/x", "LOCK", "", "segmentsx/y"] {
-            assert!(backup.write(path, &mut &b"x"[..]).is_err(), "{path}");
+            assert!(backup.write(path, &mut &b"x"[..], 1).is_err(), "{path}");
         }
-        backup.write("segments/a/b.parquet", &mut &b"x"[..]).unwrap();
+        backup.write("segments/a/b.parquet", &mut &b"xy"[..], 2).unwrap();
+        assert!(backup.write("segments/a/b.parquet", &mut &b"z"[..], 2).is_err());
+        assert_eq!(backup.read_from("segments/a/b.parquet", 1).unwrap(), b"y");
         assert_eq!(backup.files().unwrap(), HashSet::from(["segments/a/b.parquet".to_owned()]));
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("precious"), "x").unwrap();
