@@ -9,12 +9,13 @@
 //! The writer of Parquet files makes no checksums of pages, and blocks of bytes need to know nothing
 //! of pages. Reads are rounded outwards to blocks.
 
-use std::fmt::Write;
 use std::ops::Range;
+
+use super::store::from_hex;
+use super::writer::to_hex;
 
 /// Bytes of a block but for the last one of the data.
 const BLOCK_BYTES: u64 = 8 << 10;
-const HEX_DIGITS: usize = 8;
 
 /// The checksums of all blocks of a segment's data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +41,18 @@ impl BlockChecksums {
 
     /// Eight hexadecimal digits per block.
     pub(super) fn to_hex(&self) -> String {
-        let mut text = String::with_capacity(self.blocks.len() * HEX_DIGITS);
-        for block in &self.blocks {
-            write!(text, "{block:08x}").expect("a string takes every text");
-        }
-        text
+        let bytes: Vec<u8> = self.blocks.iter().flat_map(|block| block.to_be_bytes()).collect();
+        to_hex(&bytes)
     }
 
     /// Reads [`to_hex`](BlockChecksums::to_hex) of data of so many bytes; `None` if it is not that.
     pub(super) fn from_hex(text: &str, bytes: u64) -> Option<Self> {
-        let digits = text.as_bytes().chunks(HEX_DIGITS);
-        let read = |digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-        let blocks = digits.map(read).collect::<Option<Vec<u32>>>()?;
+        let bytes_of_blocks = from_hex(text)?;
+        let (blocks, rest) = bytes_of_blocks.as_chunks::<4>();
+        let blocks: Vec<u32> = blocks.iter().map(|block| u32::from_be_bytes(*block)).collect();
+        if !rest.is_empty() {
+            return None;
+        }
         (blocks.len() as u64 == bytes.div_ceil(BLOCK_BYTES))
             .then_some(BlockChecksums { bytes, blocks })
     }

@@ -389,7 +389,8 @@ pub(super) fn value_of<'a>(pairs: Option<&'a Vec<KeyValue>>, key: &str) -> Optio
     pairs?.iter().find(|pair| pair.key == key)?.value.as_deref()
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+/// Reads [`to_hex`](super::writer::to_hex); `None` if it is not that.
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks(2);
     digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
 }

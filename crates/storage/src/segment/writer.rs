@@ -281,6 +281,7 @@ fn sorting_columns(schema: &Schema) -> Vec<SortingColumn> {
     tags.chain([ascending(0)]).collect()
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+/// Two hexadecimal digits per byte.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
