@@ -48,12 +48,12 @@ pub fn run(binary: &Path, set: Set, clients: usize, runs: usize) -> anyhow::Resu
         grouped(requests.points as u64),
         megabytes(requests.bytes() as u64)
     );
-    print_head(&["run", "points/s", "seconds", "peak memory", "segments, settled", "all files"]);
+    print_head(&["run", "points/s", "seconds", "server CPU s", "peak memory", "segments, settled", "all files"]);
     let mut rates = Vec::new();
     for run in 1..=runs {
         let server = Server::start(binary, None)?;
         let seconds = write_all(&server, &requests, clients)?;
-        let peak = server.peak_memory()?;
+        let (peak, cpu) = (server.peak_memory()?, server.cpu_seconds()?);
         server.settle()?;
         let stored = server.client().query("SELECT count(*) AS n FROM cpu", &[])?;
         let stored = String::from_utf8_lossy(&stored).into_owned();
@@ -63,6 +63,7 @@ pub fn run(binary: &Path, set: Set, clients: usize, runs: usize) -> anyhow::Resu
             &run.to_string(),
             &grouped(rate as u64),
             &format!("{seconds:.2}"),
+            &format!("{cpu:.2}"),
             &megabytes(peak),
             &megabytes(server.disk_bytes("segments")?),
             &megabytes(server.disk_bytes("")?),

@@ -13,6 +13,8 @@ use crate::DATABASE;
 
 /// Answers may be large: a query of the set L returns some 60 MB.
 const LARGEST_ANSWER: u64 = 4 << 30;
+/// Of `/proc`, on every Linux of today.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
@@ -75,6 +77,19 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmHWM")?;
         Ok(kib.trim().parse::<u64>()? * 1024)
+    }
+
+    /// Seconds of processor time used so far, all threads together, in the kernel too.
+    ///
+    /// # Errors
+    /// `/proc` does not tell.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name may hold anything; after it come state, parent and so on, utime as 12th.
+        let (_, fields) = stat.rsplit_once(") ").context("no name in stat")?;
+        let ticks: Vec<u64> = fields.split(' ').skip(11).take(2).flat_map(str::parse).collect();
+        ensure!(ticks.len() == 2, "no times in stat");
+        Ok(ticks.iter().sum::<u64>() as f64 / TICKS_PER_SECOND)
     }
 
     /// Flushes and compacts all there is.

@@ -73,6 +73,21 @@ impl TagSet {
         })
     }
 
+    /// Whether both have the same keys. Touches no values, so it is cheaper than comparing two
+    /// [`TagSet::iter`].
+    pub fn has_keys_of(&self, other: &TagSet) -> bool {
+        let (mut own, mut others) = (&*self.0, &*other.0);
+        while let (Some((key, _, rest)), Some((other_key, _, others_rest))) =
+            (split_bytes(own), split_bytes(others))
+        {
+            if key != other_key {
+                return false;
+            }
+            (own, others) = (rest, others_rest);
+        }
+        own.is_empty() && others.is_empty()
+    }
+
     /// Value of a tag.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find(|(own, _)| *own == key).map(|(_, value)| value)
@@ -80,11 +95,17 @@ impl TagSet {
 }
 
 fn split_pair(bytes: &[u8]) -> Option<((&str, &str), &[u8])> {
+    let (key, value, rest) = split_bytes(bytes)?;
+    Some(((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?), rest))
+}
+
+/// Key and value of the first tag, and what follows.
+fn split_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key_len, rest) = bytes.split_first_chunk::<4>()?;
     let (value_len, rest) = rest.split_first_chunk::<4>()?;
     let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*key_len) as usize)?;
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
-    Some(((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?), rest))
+    Some((key, value, rest))
 }
 
 impl fmt::Debug for TagSet {
@@ -124,6 +145,16 @@ impl PointBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_compared_without_values() {
+        let of = |pairs: &[(&'static str, &'static str)]| TagSet::new(pairs.to_vec()).unwrap();
+        let both = of(&[("dc", "x"), ("host", "a")]);
+        assert!(both.has_keys_of(&of(&[("dc", "yy"), ("host", "b")])));
+        assert!(!both.has_keys_of(&of(&[("dc", "x")])) && !of(&[]).has_keys_of(&both));
+        assert!(!both.has_keys_of(&of(&[("dc", "x"), ("hosts", "a")])));
+        assert!(of(&[]).has_keys_of(&of(&[])));
+    }
 
     #[test]
     fn a_tag_set_has_one_form() {

@@ -118,10 +118,8 @@ pub(crate) fn decide(batch: PointBatch, target: &Target<'_>) -> Result<Decision,
 /// The columns of a batch in the order they are added in; tags may come more than once.
 pub(crate) fn columns_of(batch: &PointBatch) -> impl Iterator<Item = (&str, ColumnRole)> {
     // Neighbouring tag sets mostly have the same tags.
-    let is_new = |at: &usize| {
-        let tags = |at: usize| batch.tag_sets[at].iter().map(|(tag, _)| tag);
-        *at == 0 || !tags(*at).eq(tags(*at - 1))
-    };
+    let tag_sets = &batch.tag_sets;
+    let is_new = |at: &usize| *at == 0 || !tag_sets[*at].has_keys_of(&tag_sets[*at - 1]);
     let different = (0..batch.tag_sets.len()).filter(is_new);
     let tags = different.flat_map(|at| batch.tag_sets[at].iter());
     let fields = batch.fields.iter().filter_map(|(name, values)| {
