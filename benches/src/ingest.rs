@@ -48,7 +48,15 @@ pub fn run(binary: &Path, set: Set, clients: usize, runs: usize) -> anyhow::Resu
         grouped(requests.points as u64),
         megabytes(requests.bytes() as u64)
     );
-    print_head(&["run", "points/s", "seconds", "server CPU s", "peak memory", "segments, settled", "all files"]);
+    print_head(&[
+        "run",
+        "points/s",
+        "seconds",
+        "server CPU s",
+        "peak memory",
+        "segments, settled",
+        "all files",
+    ]);
     let mut rates = Vec::new();
     for run in 1..=runs {
         let server = Server::start(binary, None)?;

@@ -32,6 +32,7 @@ use crate::options::SessionOptions;
 use crate::rules::correlation::CorrelatedAggregates;
 use crate::rules::gapfill::FillGaps;
 use crate::rules::in_subquery::InSubqueries;
+use crate::rules::last_points::LastPoints;
 use crate::session::QuerySession;
 
 /// Name of the only catalog.
@@ -146,6 +147,7 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     optimizer.insert(0, Arc::new(FillGaps));
     optimizer.splice(0..0, registry.first_optimizer_rules);
     optimizer.extend(registry.last_optimizer_rules);
+    optimizer.push(Arc::new(LastPoints { functions: registry.last_functions }));
     let mut planners: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> = vec![Arc::new(GapFillPlanner)];
     planners.extend(registry.planners);
     let mut builder = SessionStateBuilder::new_with_default_features()

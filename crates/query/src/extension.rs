@@ -83,6 +83,8 @@ pub struct Registry {
     pub aggregate_functions: Vec<Arc<AggregateUDF>>,
     /// Names of the aggregate functions whose answer is the one column of their state.
     pub partial_functions: BTreeSet<String>,
+    /// Names of those functions `f(x, time)` that need of every series the newest `x` only.
+    pub last_functions: BTreeSet<String>,
     /// Functions over windows; they replace others of the same name.
     pub window_functions: Vec<Arc<WindowUDF>>,
     /// Run after DataFusion's analyzer rules, on plans with all types coerced.

@@ -21,9 +21,9 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt, future};
+use highwater_core::MeasurementId;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{MeasurementId, ScanFilter};
-use highwater_storage::Scan;
+use highwater_storage::{Scan, ScanRequest};
 
 use crate::error::QueryError;
 
@@ -32,7 +32,7 @@ use crate::error::QueryError;
 pub(crate) struct MeasurementScanExec {
     id: MeasurementId,
     scan: Arc<Scan>,
-    filter: ScanFilter,
+    request: ScanRequest,
     schema: SchemaRef,
     /// Each partition may stop after this many rows.
     limit: Option<usize>,
@@ -44,7 +44,7 @@ impl MeasurementScanExec {
     pub(crate) fn new(
         id: MeasurementId,
         scan: Scan,
-        filter: ScanFilter,
+        request: ScanRequest,
         schema: SchemaRef,
         limit: Option<usize>,
     ) -> Self {
@@ -55,14 +55,15 @@ impl MeasurementScanExec {
             Boundedness::Bounded,
         ));
         let metrics = ExecutionPlanMetricsSet::new();
-        MeasurementScanExec { id, scan: Arc::new(scan), filter, schema, limit, properties, metrics }
+        let scan = Arc::new(scan);
+        MeasurementScanExec { id, scan, request, schema, limit, properties, metrics }
     }
 
     /// Bounds of the column, as far as the filter says.
     fn column_statistics(&self, name: &str) -> ColumnStatistics {
         let mut statistics = ColumnStatistics::new_unknown();
         if name == TIME_COLUMN
-            && let Some(hull) = self.filter.times.hull()
+            && let Some(hull) = self.request.filter.times.hull()
         {
             let time = |nanos: i64| {
                 Precision::Inexact(ScalarValue::TimestampNanosecond(Some(nanos), None))
@@ -87,9 +88,12 @@ impl DisplayAs for MeasurementScanExec {
             about.memtable_batches,
             about.merge_tasks,
             about.rows,
-            self.filter.times
+            self.request.filter.times
         )?;
-        for (tag, values) in &self.filter.tags {
+        if self.request.only_last {
+            write!(f, ", last points only")?;
+        }
+        for (tag, values) in &self.request.filter.tags {
             write!(f, ", {tag}={values:?}")?;
         }
         match self.limit {

@@ -26,6 +26,8 @@ pub struct MeasurementTable {
     measurement: Arc<Measurement>,
     times: TimeRanges,
     schema: SchemaRef,
+    /// Rows that are none of the last points of their series may be left out.
+    only_last: bool,
 }
 
 impl MeasurementTable {
@@ -38,7 +40,20 @@ impl MeasurementTable {
             measurement.schema().columns().partition(Column::is_tag);
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         let schema = Schema::of(tags.into_iter().chain(fields)).arrow();
-        MeasurementTable { session, measurement, times, schema }
+        MeasurementTable { session, measurement, times, schema, only_last: false }
+    }
+
+    /// The same table, which may leave out rows that are none of the last points of their series;
+    /// `None` if this is one.
+    pub(crate) fn only_last(&self) -> Option<Self> {
+        let table = || MeasurementTable {
+            session: self.session.clone(),
+            measurement: Arc::clone(&self.measurement),
+            times: self.times.clone(),
+            schema: Arc::clone(&self.schema),
+            only_last: true,
+        };
+        (!self.only_last).then(table)
     }
 
     /// The session that reads.
@@ -101,16 +116,11 @@ impl TableProvider for MeasurementTable {
         let request = ScanRequest {
             columns: names.collect(),
             filter,
+            only_last: self.only_last,
             partitions: state.config().target_partitions(),
         };
         let scan = self.measurement.scan(&request).map_err(QueryError::from)?;
         let schema = Arc::new(self.schema.project(projection)?);
-        Ok(Arc::new(MeasurementScanExec::new(
-            self.id().clone(),
-            scan,
-            request.filter,
-            schema,
-            limit,
-        )))
+        Ok(Arc::new(MeasurementScanExec::new(self.id().clone(), scan, request, schema, limit)))
     }
 }

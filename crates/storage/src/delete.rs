@@ -58,6 +58,7 @@ pub(crate) async fn prepare_delete(
     let request = ScanRequest {
         columns: columns.into_iter().collect(),
         filter: ScanFilter::at(times.clone()),
+        only_last: false,
         partitions: 1,
     };
     let mut touched = ChangeMap::default();

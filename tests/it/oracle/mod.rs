@@ -29,6 +29,8 @@ use crate::random::Random;
 
 /// The measurement under test.
 const POINTS: &str = "m";
+/// Its tags, as far as points have them.
+const TAGS: [&str; 2] = ["host", "dc"];
 /// Where points are kept for ever in a history in which they expire.
 const ALL_POINTS: &str = "m_all";
 /// How long points are kept, see [`RETENTION`].
@@ -121,12 +123,14 @@ impl History {
         Deletion { start: floor, end: deletion.end.max(floor), ..deletion.clone() }
     }
 
-    /// Points are those of the model, aggregates those of the points, watermarks in order.
+    /// Points are those of the model, aggregates and last points those of the points, watermarks
+    /// in order.
     async fn check(&mut self, step: &Step) {
         let columns: Vec<&'static str> = self.model.columns().collect();
         let points = format!("SELECT time, {} FROM {POINTS}", columns.join(", "));
         let stored = self.database().rows(Freshness::Default, &points).await;
         assert_rows(&points, &stored, &self.model.rows_since(self.horizon()));
+        self.check_last_points(&columns).await;
         let source = if self.expiring { ALL_POINTS } else { POINTS };
         for one in &WATCHED {
             let (read, direct) = (one.read(&columns), one.direct(source, &columns));
@@ -137,6 +141,21 @@ impl History {
         }
         if matches!(step, Step::Advance(nanos) if *nanos >= NANOS_PER_HOUR) {
             self.check_materialized(&columns).await;
+        }
+    }
+
+    /// What storage keeps of the last points says the same as all points.
+    async fn check_last_points(&self, columns: &[&'static str]) {
+        let fields = columns.iter().filter(|column| !TAGS.contains(column));
+        let last: String = fields.map(|field| format!(", last({field}) AS {field}")).collect();
+        for tag in TAGS.iter().filter(|tag| columns.contains(tag)) {
+            let read = |filter: &str| {
+                format!("SELECT {tag}, max(time) AS t{last} FROM {POINTS}{filter} GROUP BY {tag}")
+            };
+            let kept = self.database().rows(Freshness::Default, &read("")).await;
+            let expected = read(" WHERE random() >= 0.0");
+            let expected = self.database().rows(Freshness::Default, &expected).await;
+            assert_rows(&read(""), &kept, &expected);
         }
     }
 

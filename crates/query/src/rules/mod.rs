@@ -3,3 +3,4 @@
 pub(crate) mod correlation;
 pub(crate) mod gapfill;
 pub(crate) mod in_subquery;
+pub(crate) mod last_points;

@@ -2,6 +2,7 @@
 
 mod errors;
 mod functions;
+mod last_points;
 mod planning;
 mod reading;
 mod seam;

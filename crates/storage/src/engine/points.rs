@@ -87,8 +87,9 @@ pub(crate) async fn read(version: &Version, measurement: &str) -> Vec<String> {
     let columns: Vec<Arc<str>> =
         found.schema().arrow().fields().iter().map(|field| field.name().as_str().into()).collect();
     let filter = ScanFilter::all();
-    let scan =
-        found.scan(&ScanRequest { columns: columns.clone(), filter, partitions: 3 }).unwrap();
+    let scan = found
+        .scan(&ScanRequest { columns: columns.clone(), filter, only_last: false, partitions: 3 })
+        .unwrap();
     let mut lines = Vec::new();
     for partition in 0..scan.partitions() {
         for batch in scan.stream(partition).try_collect::<Vec<_>>().await.unwrap() {

@@ -7,6 +7,7 @@ use arrow::compute::concat;
 use highwater_core::{ScanFilter, Schema, SequenceNumber, TimeRange, Timestamp};
 
 use super::Memory;
+use super::last_rows::last_rows;
 use super::sort::{identities, sort_rows};
 use crate::error::StorageError;
 use crate::scan::SortedRows;
@@ -27,6 +28,7 @@ pub(crate) struct MemBatch {
     bounds: TimeRange,
     bytes: usize,
     sorted: OnceLock<RecordBatch>,
+    last: OnceLock<RecordBatch>,
 }
 
 /// Columns of a [`MemBatch`], as they come from one commit.
@@ -63,8 +65,20 @@ impl MemBatch {
         assert!(!bounds.is_empty(), "a memtable batch has at least one row");
         let columns: usize = fields.iter().map(|(_, values)| values.get_array_memory_size()).sum();
         let bytes = columns + times.len() * 12 + size_of::<MemBatch>();
-        let sorted = OnceLock::new();
-        MemBatch { schema, index, series, times, fields, min_seq, max_seq, bounds, bytes, sorted }
+        let (sorted, last) = (OnceLock::new(), OnceLock::new());
+        MemBatch {
+            schema,
+            index,
+            series,
+            times,
+            fields,
+            min_seq,
+            max_seq,
+            bounds,
+            bytes,
+            sorted,
+            last,
+        }
     }
 
     /// Neighbouring batches of one memtable generation as one; `batches` are in commit order.
@@ -102,6 +116,16 @@ impl MemBatch {
         Ok(self.sorted.get_or_init(|| sorted))
     }
 
+    /// The last points of every series in the form of [`MemBatch::sorted`]: the newest one and, for
+    /// every field that is NULL there, the newest that has it. Computed once.
+    pub(crate) fn last_points(&self) -> Result<&RecordBatch, StorageError> {
+        if let Some(last) = self.last.get() {
+            return Ok(last);
+        }
+        let last = self.sorted_rows(&last_rows(self))?;
+        Ok(self.last.get_or_init(|| last))
+    }
+
     /// `time` and the tags of `schema` of all rows, in order of arrival. `schema` may be newer than
     /// the batch.
     pub(crate) fn identities(&self, schema: &Schema) -> Result<RecordBatch, StorageError> {
@@ -131,6 +155,11 @@ impl MemBatch {
     /// Per row: nanoseconds since the epoch.
     pub(crate) fn row_times(&self) -> &[i64] {
         &self.times
+    }
+
+    /// Values of the fields that some row has.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &ArrayRef> {
+        self.fields.iter().map(|(_, values)| values)
     }
 
     /// Values of the field at `position`; `None` if no row has one.
@@ -180,6 +209,10 @@ impl SortedRows for MemBatch {
 
     fn sorted(&self, _: &ScanFilter) -> Result<RecordBatch, StorageError> {
         self.sorted().cloned()
+    }
+
+    fn last_points(&self, _: &ScanFilter) -> Result<RecordBatch, StorageError> {
+        self.last_points().cloned()
     }
 }
 

@@ -10,6 +10,7 @@
 //! ```
 
 mod batch;
+mod last_rows;
 mod sort;
 
 use std::sync::Arc;

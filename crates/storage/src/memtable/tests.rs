@@ -78,6 +78,28 @@ fn rows_are_sorted_and_the_newest_value_of_each_field_wins() {
     assert_eq!(show(&batch.sorted_rows(&[0, 2, 3]).unwrap()), ["a - 9 3 -", "b - 5 1 1.5"]);
 }
 
+#[test]
+fn the_last_points_are_the_newest_row_and_the_newest_with_each_field() {
+    let index = Arc::default();
+    let batch = batch(
+        &index,
+        1,
+        &[
+            ("a", "", 9, None, Some(0.1)),
+            ("a", "", 1, Some(1), None),
+            ("a", "", 8, Some(3), None),
+            ("a", "", 8, None, Some(0.2)),
+            ("a", "", 7, Some(4), Some(0.3)),
+            ("b", "", 3, Some(5), None),
+            ("b", "", 2, Some(6), Some(0.4)),
+            ("b", "", 3, Some(7), None),
+            ("b", "", 1, Some(8), Some(0.5)),
+        ],
+    );
+    let expected = ["a - 8 3 -", "a - 9 - 0.1", "b - 2 6 0.4", "b - 3 7 -"];
+    assert_eq!(show(batch.last_points().unwrap()), expected);
+}
+
 fn time(nanos: i64) -> highwater_core::Timestamp {
     highwater_core::Timestamp::from_nanos(nanos)
 }

@@ -35,6 +35,9 @@ pub struct ScanRequest {
     pub columns: Vec<Arc<str>>,
     /// Which points.
     pub filter: ScanFilter,
+    /// Only the last points of every series matter: its newest one and, for every field that is
+    /// NULL there, the newest that has the field. Others may be left out.
+    pub only_last: bool,
     /// How many streams the caller can run side by side; at least 1.
     pub partitions: usize,
 }
@@ -81,6 +84,15 @@ pub(crate) trait SortedRows: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StorageError::Arrow`] if the columns do not fit together.
     fn sorted(&self, filter: &ScanFilter) -> Result<RecordBatch, StorageError>;
+
+    /// As [`SortedRows::sorted`], but rows may be missing that are none of the last points of
+    /// their series.
+    ///
+    /// # Errors
+    /// As [`SortedRows::sorted`].
+    fn last_points(&self, filter: &ScanFilter) -> Result<RecordBatch, StorageError> {
+        self.sorted(filter)
+    }
 }
 
 /// Everything that holds rows of one measurement, and what is gone of it.
@@ -107,7 +119,10 @@ impl ScanSources {
     /// [`StorageError::Invalid`] if a column is unknown or wanted twice.
     pub(crate) fn scan(&self, request: &ScanRequest) -> Result<Scan, StorageError> {
         let columns = columns_of(&self.schema, &request.columns)?;
-        let sources = self.sources(&request.filter);
+        let mut sources = self.sources(&request.filter);
+        if request.only_last && self.kind == MeasurementKind::Points {
+            sources.iter_mut().for_each(|source| source.limit_to_last_points(&self.schema));
+        }
         let partitions = request.partitions.max(1);
         let tasks = plan::plan(&sources, self.kind, partitions);
         let description = self.describe(&sources, &tasks);

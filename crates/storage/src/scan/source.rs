@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 use highwater_core::schema::{TIME_COLUMN, tag_data_type, time_data_type};
-use highwater_core::{ScanFilter, SequenceNumber, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{ScanFilter, Schema, SequenceNumber, TimeRange, TimeRanges, Timestamp};
 
 use super::SortedRows;
 use super::condition::{collect_columns, evaluate};
@@ -17,7 +17,7 @@ use crate::manifest::Tombstone;
 use crate::segment::reader::BATCH_ROWS;
 use crate::segment::selection::{at_times, keep, with_columns};
 use crate::segment::sort::times_of;
-use crate::segment::{SegmentHandle, SegmentMeta, SegmentReader, Selection};
+use crate::segment::{LastPoints, SegmentHandle, SegmentMeta, SegmentReader, Selection};
 
 /// Tags and the values wanted of each; all must hold.
 pub(crate) type TagFilter = Arc<[(Arc<str>, BTreeSet<String>)]>;
@@ -30,6 +30,8 @@ pub(crate) struct Source {
     pub(crate) live: TimeRanges,
     /// Tombstones with a condition that may hide some of them.
     pub(crate) hidden: Vec<Arc<Tombstone>>,
+    /// The schema, if only the last points of every series are wanted.
+    only_last: Option<Arc<Schema>>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,13 +44,24 @@ impl Source {
     /// All rows of a segment.
     pub(crate) fn of_segment(segment: Arc<SegmentHandle>) -> Self {
         let live = segment.meta().times.into();
-        Source { place: Place::Segment(segment), live, hidden: Vec::new() }
+        Source { place: Place::Segment(segment), live, hidden: Vec::new(), only_last: None }
     }
 
     /// All rows of a batch in memory.
     pub(crate) fn of_rows(rows: Arc<dyn SortedRows>) -> Self {
         let live = rows.times().into();
-        Source { place: Place::Memory(rows), live, hidden: Vec::new() }
+        Source { place: Place::Memory(rows), live, hidden: Vec::new(), only_last: None }
+    }
+
+    /// Reads the last points of every series only, if these are among the rows that can be
+    /// returned: if nothing newer than what is live is hidden or cut off.
+    pub(crate) fn limit_to_last_points(&mut self, schema: &Arc<Schema>) {
+        let mut live = self.live.iter();
+        let reaches_end =
+            live.next().is_some_and(|first| first.end >= self.times().end) && live.next().is_none();
+        if reaches_end && self.hidden.is_empty() {
+            self.only_last = Some(Arc::clone(schema));
+        }
     }
 
     /// Bounds of the times of all rows.
@@ -69,7 +82,10 @@ impl Source {
 
     /// How finely its rows can be split between readers.
     pub(crate) fn row_groups(&self) -> usize {
-        self.segment().map_or(1, |segment| segment.expected_row_groups()).max(1)
+        match self.segment() {
+            Some(segment) if self.only_last.is_none() => segment.expected_row_groups().max(1),
+            _ => 1,
+        }
     }
 
     /// Commit of the newest row.
@@ -109,21 +125,20 @@ impl Source {
         let read = columns_to_read(&columns, &self.hidden);
         let rows = match &self.place {
             Place::Segment(segment) => {
+                let segment = Arc::clone(segment);
                 let selection = Arc::new(Selection { columns: read, times, tags });
-                Rows::Segment(Box::new(SegmentReader::new(
-                    Arc::clone(segment),
-                    selection,
-                    row_groups,
-                )))
+                match self.only_last.clone() {
+                    None => {
+                        let reader = SegmentReader::new(segment, selection, row_groups);
+                        Rows::Segment(Box::new(reader))
+                    }
+                    Some(schema) => Rows::LastPoints { segment, schema, selection },
+                }
             }
             Place::Memory(rows) => {
                 let filter = ScanFilter { times, tags: tags.to_vec() };
-                Rows::Memory(MemoryReader {
-                    source: Some(Arc::clone(rows)),
-                    filter,
-                    columns: read,
-                    rest: None,
-                })
+                let only_last = self.only_last.is_some();
+                Rows::Memory(MemoryReader::new(Arc::clone(rows), filter, read, only_last))
             }
         };
         SourceReader { rows, hidden: self.hidden.clone(), columns, rows_read }
@@ -164,6 +179,45 @@ pub(crate) struct SourceReader {
 enum Rows {
     Segment(Box<SegmentReader>),
     Memory(MemoryReader),
+    /// The last points of a segment, before it is known whether they are in memory.
+    LastPoints {
+        segment: Arc<SegmentHandle>,
+        schema: Arc<Schema>,
+        selection: Arc<Selection>,
+    },
+}
+
+impl Rows {
+    async fn next(&mut self) -> Result<Option<RecordBatch>, StorageError> {
+        loop {
+            match self {
+                Rows::Segment(reader) => return reader.next().await,
+                Rows::Memory(reader) => return reader.next(),
+                Rows::LastPoints { segment, schema, selection } => {
+                    *self = open_last_points(segment, schema, selection).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn open_last_points(
+    segment: &Arc<SegmentHandle>,
+    schema: &Arc<Schema>,
+    selection: &Arc<Selection>,
+) -> Result<Rows, StorageError> {
+    Ok(match &*segment.last_points(schema).await? {
+        LastPoints::Few(rows) => {
+            let Selection { columns, times, tags } = &**selection;
+            let filter = ScanFilter { times: times.clone(), tags: tags.to_vec() };
+            let rows = Arc::clone(rows) as Arc<dyn SortedRows>;
+            Rows::Memory(MemoryReader::new(rows, filter, Arc::clone(columns), true))
+        }
+        LastPoints::Many => {
+            let (segment, selection) = (Arc::clone(segment), Arc::clone(selection));
+            Rows::Segment(Box::new(SegmentReader::new(segment, selection, 0..usize::MAX)))
+        }
+    })
 }
 
 impl SourceReader {
@@ -173,11 +227,7 @@ impl SourceReader {
     /// See [`SegmentReader::next`].
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, StorageError> {
         loop {
-            let batch = match &mut self.rows {
-                Rows::Segment(reader) => reader.next().await?,
-                Rows::Memory(reader) => reader.next()?,
-            };
-            let Some(mut batch) = batch else { return Ok(None) };
+            let Some(mut batch) = self.rows.next().await? else { return Ok(None) };
             self.rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             if !self.hidden.is_empty() {
                 let visible = visible(&batch, &self.hidden)?;
@@ -203,13 +253,26 @@ struct MemoryReader {
     source: Option<Arc<dyn SortedRows>>,
     filter: ScanFilter,
     columns: SchemaRef,
+    only_last: bool,
     rest: Option<RecordBatch>,
 }
 
 impl MemoryReader {
+    fn new(
+        source: Arc<dyn SortedRows>,
+        filter: ScanFilter,
+        columns: SchemaRef,
+        only_last: bool,
+    ) -> Self {
+        MemoryReader { source: Some(source), filter, columns, only_last, rest: None }
+    }
+
     fn next(&mut self) -> Result<Option<RecordBatch>, StorageError> {
         if let Some(source) = self.source.take() {
-            let mut sorted = source.sorted(&self.filter)?;
+            let mut sorted = match self.only_last {
+                true => source.last_points(&self.filter)?,
+                false => source.sorted(&self.filter)?,
+            };
             if !self.filter.times.covers(source.times()) {
                 sorted = at_times(sorted, &self.filter.times)?;
             }

@@ -1,3 +1,5 @@
+mod last_points;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -218,8 +220,18 @@ impl Measurement {
     }
 
     async fn scan(&self, columns: &[&str], filter: ScanFilter, partitions: usize) -> Vec<Row> {
+        self.rows_of(columns, filter, false, partitions).await
+    }
+
+    async fn rows_of(
+        &self,
+        columns: &[&str],
+        filter: ScanFilter,
+        only_last: bool,
+        partitions: usize,
+    ) -> Vec<Row> {
         let columns = columns.iter().map(|name| Arc::from(*name)).collect();
-        let request = ScanRequest { columns, filter, partitions };
+        let request = ScanRequest { columns, filter, only_last, partitions };
         let scan = self.sources.scan(&request).unwrap();
         let streams = (0..scan.partitions()).map(|partition| scan.stream(partition));
         let batches: Vec<RecordBatch> =
@@ -396,6 +408,7 @@ async fn an_hour_of_a_host_opens_one_segment_of_thirty() {
     let request = |times, host: &str| ScanRequest {
         columns: vec!["time".into(), "a".into()],
         filter: ScanFilter { times, tags: vec![("host".into(), BTreeSet::from([host.into()]))] },
+        only_last: false,
         partitions: 2,
     };
     let scan = measurement.sources.scan(&request(hour(17, 2), "b")).unwrap();
@@ -412,7 +425,8 @@ async fn every_round_of_a_scan_returns_all_rows() {
     let mut measurement = Measurement::new(2);
     let points: Vec<Row> = (0..9).map(|time| Row::at(time).field("a", time)).collect();
     measurement.write_segment(&points).await;
-    let request = ScanRequest { columns: vec![], filter: ScanFilter::all(), partitions: 2 };
+    let request =
+        ScanRequest { columns: vec![], filter: ScanFilter::all(), only_last: false, partitions: 2 };
     let scan = measurement.sources.scan(&request).unwrap();
     assert_eq!(scan.partitions(), 2);
     for _ in 0..2 {
@@ -436,8 +450,12 @@ async fn a_materialization_keeps_equal_rows_and_loses_replaced_ones() {
     let ten = TimeRange::new(Timestamp::from_nanos(10), Timestamp::from_nanos(20));
     measurement.replace(ten.into(), &[piece(10, 4)]).await;
     assert_eq!(measurement.all_rows(2).await, [piece(0, 1), piece(10, 4)]);
-    let request =
-        ScanRequest { columns: vec![], filter: ScanFilter::at(ten.into()), partitions: 1 };
+    let request = ScanRequest {
+        columns: vec![],
+        filter: ScanFilter::at(ten.into()),
+        only_last: false,
+        partitions: 1,
+    };
     assert_eq!(measurement.sources.scan(&request).unwrap().describe().segments, 1);
 }
 
@@ -445,7 +463,8 @@ async fn a_materialization_keeps_equal_rows_and_loses_replaced_ones() {
 fn unknown_and_repeated_columns_are_refused() {
     let measurement = Measurement::new(128);
     for columns in [vec!["nope".into()], vec!["a".into(), "a".into()]] {
-        let request = ScanRequest { columns, filter: ScanFilter::all(), partitions: 1 };
+        let request =
+            ScanRequest { columns, filter: ScanFilter::all(), only_last: false, partitions: 1 };
         assert!(matches!(measurement.sources.scan(&request), Err(StorageError::Invalid(_))));
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
 //! share a segment, [`writer`] encodes them, [`store`] keeps the files and [`checksums`] tell
-//! whether they are sound, [`reader`] reads what [`prune`] leaves.
+//! whether they are sound, [`reader`] reads what [`prune`] leaves, [`last_points`] are kept ready.
 
 mod bounds;
+mod cache;
 mod checksums;
 mod damage;
 mod describe;
-mod footers;
+pub(crate) mod last_points;
 mod path;
 mod prune;
 pub(crate) mod reader;
@@ -31,6 +32,7 @@ use highwater_core::{SequenceNumber, TimeRange};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use describe::describe_segment;
+pub(crate) use last_points::LastPoints;
 pub(crate) use path::{SEGMENTS_FOLDER, file_number};
 pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;

@@ -16,9 +16,10 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDeco
 use tracing::warn;
 
 use super::SegmentMeta;
+use super::cache::{InMemory, SegmentCache};
 use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
-use super::footers::FooterCache;
+use super::last_points::{self, LastPoints};
 use super::path::segment_path;
 use super::sort::{sort_rows, split_by_window};
 use super::writer::{
@@ -29,11 +30,15 @@ use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path, run_blocking};
 use crate::parallel::concat_rows;
 
+/// Memory for footers of one engine.
+const FOOTER_BYTES: usize = 64 << 20;
+
 /// The files of all segments, shared by all who read and write them.
 #[derive(Debug)]
 pub(crate) struct SegmentStore {
     files: Arc<FileStore>,
-    footers: FooterCache,
+    footers: SegmentCache<Footer>,
+    last_points: SegmentCache<LastPoints>,
     next_file: AtomicU64,
     shape: SegmentShape,
     damaged: DamagedSegments,
@@ -65,7 +70,8 @@ impl SegmentStore {
     pub(crate) fn new(files: Arc<FileStore>, next_file: u64, shape: SegmentShape) -> Arc<Self> {
         Arc::new(SegmentStore {
             files,
-            footers: FooterCache::default(),
+            footers: SegmentCache::new(FOOTER_BYTES),
+            last_points: SegmentCache::new(last_points::CACHE_BYTES),
             next_file: AtomicU64::new(next_file),
             shape,
             damaged: DamagedSegments::default(),
@@ -218,6 +224,23 @@ impl SegmentHandle {
         Ok(footer)
     }
 
+    /// The last points of every series, kept from the first time on. The segment is one of a
+    /// measurement with this schema.
+    ///
+    /// # Errors
+    /// See [`SegmentReader::next`](super::SegmentReader::next).
+    pub(crate) async fn last_points(
+        self: &Arc<Self>,
+        schema: &Arc<Schema>,
+    ) -> Result<Arc<LastPoints>, StorageError> {
+        if let Some(last) = self.store.last_points.get(&self.meta.path) {
+            return Ok(last);
+        }
+        let last = Arc::new(LastPoints::read(self, schema).await?);
+        self.store.last_points.put(&self.meta.path, Arc::clone(&last));
+        Ok(last)
+    }
+
     /// Parts of the file before its footer, checked.
     ///
     /// # Errors
@@ -340,6 +363,7 @@ impl Drop for SegmentHandle {
     fn drop(&mut self) {
         if *self.is_removed.get_mut() {
             self.store.footers.forget(&self.meta.path);
+            self.store.last_points.forget(&self.meta.path);
             self.store.damaged.forget(&self.meta.path);
             self.store.unreferenced.lock().push(self.meta.path.clone());
         }
@@ -352,6 +376,12 @@ pub(crate) struct Footer {
     arrow: ArrowReaderMetadata,
     checksums: BlockChecksums,
     bytes: usize,
+}
+
+impl InMemory for Footer {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Footer {
@@ -368,11 +398,6 @@ impl Footer {
     /// Number of row groups.
     pub(crate) fn row_groups(&self) -> usize {
         self.parquet().num_row_groups()
-    }
-
-    /// Estimated memory.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// Key of the tags of the first row of every row group, under the schema of the segment.
