@@ -3,14 +3,18 @@
 //!
 //! `docs/benchmarks.md` says how to run them and what came out. Reading order: [`workload`] (the
 //! data), [`suite`] (the questions), [`server`] (the process that is measured), [`ingest`], [`materialize`], [`queries`],
-//! [`parse`], [`peer`], [`report`].
+//! [`parse`], [`recovery`], [`segments`], [`series`], [`latency`], [`peer`], [`report`].
 
 pub mod ingest;
+pub mod latency;
 pub mod materialize;
 pub mod parse;
 pub mod peer;
 pub mod queries;
+pub mod recovery;
 pub mod report;
+pub mod segments;
+pub mod series;
 pub mod server;
 pub mod suite;
 pub mod workload;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use highwater_core::Stopwatch;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
@@ -22,6 +23,8 @@ pub struct Server {
     process: Child,
     /// Kept open, so that the server can print.
     _stdout: BufReader<ChildStdout>,
+    binary: PathBuf,
+    variables: Vec<(&'static str, &'static str)>,
     folder: TempDir,
     client: Client,
 }
@@ -32,34 +35,41 @@ impl Server {
     /// # Errors
     /// It does not start or does not say where it listens.
     pub fn start(binary: &Path, rules: Option<&str>) -> anyhow::Result<Self> {
+        Server::start_with(binary, rules, &[])
+    }
+
+    /// As [`Server::start`], with settings changed by these variables of the environment.
+    ///
+    /// # Errors
+    /// It does not start or does not say where it listens.
+    pub fn start_with(
+        binary: &Path,
+        rules: Option<&str>,
+        variables: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let rule_folder = folder.path().join("rules");
         std::fs::create_dir(&rule_folder)?;
         if let Some(rules) = rules {
             std::fs::write(rule_folder.join("bench.yml"), rules)?;
         }
-        let mut process = Command::new(binary)
-            .arg("serve")
-            .args(["--http", "127.0.0.1:0", "--postgres", "off"])
-            .arg("--data")
-            .arg(folder.path().join("data"))
-            .arg("--rules")
-            .arg(&rule_folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("could not start {}", binary.display()))?;
-        let stdout = process.stdout.take().context("the server has no standard output")?;
-        let mut stdout = BufReader::new(stdout);
-        let address = match wait_until_ready(&mut stdout) {
-            Ok(address) => address,
-            Err(error) => {
-                let _ = process.kill();
-                let status = process.wait()?;
-                return Err(error.context(format!("{}: {status}", binary.display())));
-            }
-        };
-        let client = Client::new(address);
-        Ok(Server { process, _stdout: stdout, folder, client })
+        let (process, stdout, client) = spawn(binary, folder.path(), variables)?;
+        let (binary, variables) = (binary.to_owned(), variables.to_vec());
+        Ok(Server { process, _stdout: stdout, binary, variables, folder, client })
+    }
+
+    /// Kills the server with SIGKILL and starts it again on the same folder. Returns the seconds
+    /// from there until it is ready.
+    ///
+    /// # Errors
+    /// It does not start again.
+    pub fn kill_and_restart(&mut self) -> anyhow::Result<f64> {
+        self.process.kill()?;
+        self.process.wait()?;
+        let stopwatch = Stopwatch::start();
+        (self.process, self._stdout, self.client) =
+            spawn(&self.binary, self.folder.path(), &self.variables)?;
+        Ok(stopwatch.elapsed().as_secs_f64())
     }
 
     /// A client of this server, with connections of its own.
@@ -115,6 +125,34 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+fn spawn(
+    binary: &Path,
+    folder: &Path,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<(Child, BufReader<ChildStdout>, Client)> {
+    let mut process = Command::new(binary)
+        .arg("serve")
+        .args(["--http", "127.0.0.1:0", "--postgres", "off"])
+        .arg("--data")
+        .arg(folder.join("data"))
+        .arg("--rules")
+        .arg(folder.join("rules"))
+        .envs(variables.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start {}", binary.display()))?;
+    let stdout = process.stdout.take().context("the server has no standard output")?;
+    let mut stdout = BufReader::new(stdout);
+    match wait_until_ready(&mut stdout) {
+        Ok(address) => Ok((process, stdout, Client::new(address))),
+        Err(error) => {
+            let _ = process.kill();
+            let status = process.wait()?;
+            Err(error.context(format!("{}: {status}", binary.display())))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use highwater_benches::queries::Plan;
 use highwater_benches::server::default_binary;
 use highwater_benches::workload::Set;
-use highwater_benches::{ingest, materialize, parse, queries};
+use highwater_benches::{ingest, latency, materialize, parse, queries, recovery, segments, series};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,14 @@ enum What {
     Queries(Options),
     /// Parse line protocol, nothing else
     Parse(Options),
+    /// Kill a server with a gigabyte of points that are in the log only, and start it again
+    Recovery(Options),
+    /// Open a database of 10,000 segments, and let it idle
+    Segments(Options),
+    /// Store a million series
+    Series(Options),
+    /// How long writes take, alone and beside flushes, compaction and refreshes
+    Latency(Options),
     /// Print the queries
     Sql(Options),
 }
@@ -69,6 +77,10 @@ fn main() -> anyhow::Result<()> {
             runs: o.runs,
             python: o.python,
         }),
+        What::Recovery(o) => recovery::run(&o.binary()?, o.clients),
+        What::Segments(o) => segments::run(&o.binary()?),
+        What::Series(o) => series::run(&o.binary()?, o.clients),
+        What::Latency(o) => latency::run(&o.binary()?),
         What::Parse(o) => parse::run(o.set, o.runs),
         What::Sql(o) => {
             queries::print(o.set);

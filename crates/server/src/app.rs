@@ -19,6 +19,7 @@ use crate::queries::Queries;
 use crate::respond::Refusal;
 use crate::rules::apply_folder;
 use crate::settings::Settings;
+use crate::threads::Threads;
 
 /// What the server does before it can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,11 @@ impl App {
     ///
     /// # Errors
     /// Whatever keeps the server from starting.
-    pub async fn open(settings: &Settings, clock: &ServerClock) -> anyhow::Result<App> {
+    pub async fn open(
+        settings: &Settings,
+        clock: &ServerClock,
+        threads: &Threads,
+    ) -> anyhow::Result<App> {
         let clock = Arc::clone(&clock.clock);
         let engine = Engine::open(&settings.data, settings.storage.clone(), clock).await?;
         let limits = highwater_query::Limits {
@@ -167,7 +172,8 @@ impl App {
             let applied = apply_folder(&aggregates, folder).await;
             applied.context("the rule files are not applied")?;
         }
-        Ok(App { engine, aggregates, queries: Queries::new(settings.query.clone()) })
+        let queries = Queries::new(settings.query.clone(), threads.queries());
+        Ok(App { engine, aggregates, queries })
     }
 
     /// Starts what runs beside the requests; with a manual clock nothing does.
@@ -175,14 +181,17 @@ impl App {
         &self,
         settings: &Settings,
         clock: &ServerClock,
+        threads: &Threads,
         stop: &CancellationToken,
     ) -> Vec<JoinHandle<()>> {
         if clock.manual.is_some() {
             return Vec::new();
         }
+        let background = threads.background();
         let mut tasks = vec![
-            tokio::spawn(self.engine.clone().run_background(stop.clone())),
-            tokio::spawn(self.aggregates.clone().run(stop.clone())),
+            tokio::spawn(self.engine.clone().run_flushes(stop.clone())),
+            background.spawn(self.engine.clone().run_compactions(stop.clone())),
+            background.spawn(self.aggregates.clone().run(stop.clone())),
         ];
         let limit_bytes = settings.server.max_memory_mb.saturating_mul(memory::MEGABYTE);
         if limit_bytes > 0 {

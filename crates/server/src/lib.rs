@@ -21,3 +21,4 @@ pub mod rules;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod threads;

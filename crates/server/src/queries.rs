@@ -1,12 +1,15 @@
-//! How many queries run at once, and for how long.
+//! How many queries run at once, for how long, and on which threads.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use highwater_core::ErrorKind;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::respond::Refusal;
 use crate::settings::QuerySettings;
@@ -16,12 +19,25 @@ use crate::settings::QuerySettings;
 pub struct Queries {
     places: Arc<Semaphore>,
     settings: QuerySettings,
+    threads: Handle,
 }
 
 impl Queries {
-    /// Nothing is running yet.
-    pub fn new(settings: QuerySettings) -> Self {
-        Queries { places: Arc::new(Semaphore::new(settings.max_queries)), settings }
+    /// Nothing is running yet; what will be runs on these threads.
+    pub fn new(settings: QuerySettings, threads: Handle) -> Self {
+        Queries { places: Arc::new(Semaphore::new(settings.max_queries)), settings, threads }
+    }
+
+    /// Works on a query away from the threads that answer requests, as long as the client waits.
+    ///
+    /// # Errors
+    /// Those of the work, and a defect in it.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let work = AbortOnDropHandle::new(self.threads.spawn(work));
+        work.await.map_err(|e| Refusal::of(&e, ErrorKind::Internal))?
     }
 
     /// Admits a query.
@@ -78,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn there_are_only_so_many_places() {
         let settings = QuerySettings { max_queries: 2, ..QuerySettings::default() };
-        let queries = Queries::new(settings);
+        let queries = Queries::new(settings, Handle::current());
         let (first, _second) = (queries.begin().unwrap(), queries.begin().unwrap());
         let refused = queries.begin().unwrap_err();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -89,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_takes_too_long_is_stopped() {
         let settings = QuerySettings { timeout_secs: 0, ..QuerySettings::default() };
-        let query = Queries::new(settings).begin().unwrap();
+        let query = Queries::new(settings, Handle::current()).begin().unwrap();
         let refused = query.in_time(std::future::pending::<()>()).await.unwrap_err();
         assert_eq!((refused.status, refused.code), (StatusCode::SERVICE_UNAVAILABLE, "timeout"));
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +15,8 @@ use crate::app::{App, Server, ServerClock};
 use crate::respond::in_one_line;
 use crate::rules::apply_folder;
 use crate::settings::Settings;
+use crate::threads::{Threads, main_runtime};
 use crate::{http, telemetry};
-
-/// Stack of the threads that plan queries: deep SQL needs it.
-const WORKER_STACK_BYTES: usize = 16 << 20;
 
 /// Flags of `highwater serve`; each wins over its variable and its key in the file.
 #[derive(Args, Clone, Debug)]
@@ -90,23 +87,13 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     telemetry::log_to_stderr("info").map_err(anyhow::Error::msg)?;
     let settings = flags.settings()?;
     let clock = if flags.manual_clock { ServerClock::manual() } else { ServerClock::real() };
-    runtime()?.block_on(async {
+    main_runtime()?.block_on(async {
         let serving = serve(settings, clock, stop_on_signal()?, |milestone| match milestone {
             Milestone::Listening(address) => say(&format!("http listening on {address}")),
             Milestone::Ready(_) => say("ready"),
         });
         tokio::spawn(serving).await?
     })
-}
-
-/// The threads of a server.
-pub(crate) fn runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(WORKER_STACK_BYTES)
-        .thread_name("highwater")
-        .build()
-        .context("could not start the worker threads")
 }
 
 /// How far a server has come.
@@ -131,15 +118,17 @@ pub(crate) async fn serve(
     let address = format!("http://{}", listener.local_addr()?);
     reached(Milestone::Listening(address.clone()));
 
+    let threads = Threads::start()?;
     let server = Server::new(settings, address, clock, metrics);
     let mut requests = tokio::spawn(http::serve(listener, server.clone(), stop.clone()));
     let opened = tokio::select! {
-        opened = App::open(server.settings(), server.clock()) => Some(opened),
+        opened = App::open(server.settings(), server.clock(), &threads) => Some(opened),
         () = stop.cancelled() => None,
     };
     let outcome = match opened {
         Some(Ok(app)) => {
-            let background = app.start_background(server.settings(), server.clock(), &stop);
+            let background =
+                app.start_background(server.settings(), server.clock(), &threads, &stop);
             server.ready(app.clone());
             reached(Milestone::Ready(app.clone()));
             stop_well(&server, app, background, &stop, &mut requests).await

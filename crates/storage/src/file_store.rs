@@ -23,6 +23,8 @@ use parking_lot::Mutex;
 
 use crate::error::StorageError;
 use folder::Folder;
+#[cfg(test)]
+pub(crate) use journal::Left;
 use journal::{FileStep, Journal};
 use log::MemoryLog;
 

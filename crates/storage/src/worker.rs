@@ -32,13 +32,9 @@ enum Wake {
 }
 
 impl Engine {
-    /// Flushes and compacts whenever that is due, until `stop`. Failures are logged and tried
-    /// again; nothing is lost by them.
-    pub async fn run_background(self, stop: CancellationToken) {
-        tokio::join!(self.flush_loop(&stop), self.compaction_loop(&stop));
-    }
-
-    async fn flush_loop(&self, stop: &CancellationToken) {
+    /// Flushes whenever that is due, until `stop`. Failures are logged and tried again; nothing is
+    /// lost by them. Writers wait for it once memtables are full.
+    pub async fn run_flushes(self, stop: CancellationToken) {
         loop {
             let wake = select! {
                 () = stop.cancelled() => Wake::Stop,
@@ -48,14 +44,16 @@ impl Engine {
             match wake {
                 Wake::Stop => return,
                 Wake::Work if self.flush_due() => {
-                    pause_if_failed("flush", guarded(self.flush()).await, stop).await
+                    pause_if_failed("flush", guarded(self.flush()).await, &stop).await
                 }
                 Wake::Work => {}
             }
         }
     }
 
-    async fn compaction_loop(&self, stop: &CancellationToken) {
+    /// Compacts whenever segments have come, until `stop`. Failures are logged and tried again. It
+    /// can wait for anything else.
+    pub async fn run_compactions(self, stop: CancellationToken) {
         loop {
             let wake = select! {
                 () = stop.cancelled() => Wake::Stop,
@@ -65,7 +63,7 @@ impl Engine {
             match wake {
                 Wake::Stop => return,
                 Wake::Work => {
-                    pause_if_failed("compaction", guarded(self.compact()).await, stop).await
+                    pause_if_failed("compaction", guarded(self.compact()).await, &stop).await
                 }
             }
         }

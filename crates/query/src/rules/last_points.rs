@@ -4,6 +4,9 @@
 //! Storage keeps these points ready, so such a query reads a row or so per series instead of all.
 //! A group must be made of whole series, so only tags may group and filter; times are filtered by
 //! storage itself, which knows where its last points are still the last ones.
+//!
+//! What is left is so little that numbering the rows of each group and keeping the first is far
+//! cheaper than DataFusion's `first_value`, which keeps a state per column and group.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +14,18 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result};
 use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, TableScan};
+use datafusion::logical_expr::{
+    Aggregate, Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, TableScan, col, lit,
+};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use highwater_core::schema::TIME_COLUMN;
 
 use crate::table::MeasurementTable;
+
+/// Where rows are numbered within their group.
+const ROW_NUMBER: &str = "__row_number";
 
 /// The rule; see the module. Runs when filters have been pushed into scans.
 #[derive(Debug)]
@@ -39,14 +48,20 @@ impl OptimizerRule for LastPoints {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        match &plan {
-            LogicalPlan::Aggregate(aggregate) if self.suffice_for(aggregate) => plan
-                .transform_down(|node| match node {
-                    LogicalPlan::TableScan(scan) => only_last(scan),
-                    other => Ok(Transformed::no(other)),
-                }),
-            _ => Ok(Transformed::no(plan)),
+        let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
+        if !self.suffice_for(aggregate) {
+            return Ok(Transformed::no(plan));
         }
+        let plan = match first_rows(aggregate)? {
+            Some(first_rows) => Transformed::yes(first_rows),
+            None => Transformed::no(plan),
+        };
+        plan.transform_data(|plan| {
+            plan.transform_down(|node| match node {
+                LogicalPlan::TableScan(scan) => only_last(scan),
+                other => Ok(Transformed::no(other)),
+            })
+        })
     }
 }
 
@@ -75,6 +90,41 @@ impl LastPoints {
             }
             _ => false,
         }
+    }
+}
+
+/// The same as an aggregate of nothing but first values in one order: the first row of each group.
+fn first_rows(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+    let groups = &aggregate.group_expr;
+    let firsts: Option<Vec<(&Expr, &[Sort])>> =
+        aggregate.aggr_expr.iter().map(first_value_of).collect();
+    let Some(firsts) = firsts else { return Ok(None) };
+    let Some((_, order)) = firsts.first() else { return Ok(None) };
+    if groups.is_empty() || firsts.iter().any(|(_, other)| other != order) {
+        return Ok(None);
+    }
+    let number = row_number().partition_by(groups.clone()).order_by(order.to_vec()).build()?;
+    let is_first = col(ROW_NUMBER).eq(lit(1_u64));
+    let names = aggregate.schema.fields()[groups.len()..].iter().map(|field| field.name());
+    let values = firsts.iter().zip(names).map(|((value, _), name)| (*value).clone().alias(name));
+    let columns: Vec<Expr> = groups.iter().cloned().chain(values).collect();
+    LogicalPlanBuilder::from(Arc::clone(&aggregate.input))
+        .window([number.alias(ROW_NUMBER)])?
+        .filter(is_first)?
+        .project(columns)?
+        .build()
+        .map(Some)
+}
+
+/// Value and order of a `first_value`.
+fn first_value_of(expr: &Expr) -> Option<(&Expr, &[Sort])> {
+    match expr {
+        Expr::Alias(alias) => first_value_of(&alias.expr),
+        Expr::AggregateFunction(AggregateFunction { func, params }) => {
+            let [value] = params.args.as_slice() else { return None };
+            (func.name() == "first_value").then_some((value, params.order_by.as_slice()))
+        }
+        _ => None,
     }
 }
 

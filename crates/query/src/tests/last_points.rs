@@ -81,6 +81,8 @@ async fn explain_tells_when_only_the_last_points_are_read() {
     for sql in ANSWERED {
         assert!(reads_last(sql).await, "{sql}");
     }
+    let plan = db.sql(&format!("EXPLAIN {}", ANSWERED[0].replace("{}", "true"))).await;
+    assert!(plan.contains("row_number") && !plan.contains("aggr=["), "{plan}");
     for sql in NOT_ANSWERED {
         assert!(!reads_last(sql).await, "{sql}");
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, ServerClock};
 use crate::serve::{self, Milestone};
 use crate::settings::Settings;
+use crate::threads;
 
 /// A server that answers until it is closed, or interrupted by Ctrl-C.
 pub(super) struct EmbeddedServer {
@@ -36,7 +37,7 @@ impl EmbeddedServer {
             ..Settings::load(None, std::env::vars())?
         };
         settings.validate()?;
-        let runtime = serve::runtime()?;
+        let runtime = threads::main_runtime()?;
         let interrupted = runtime.block_on(async { serve::stop_on_signal() })?;
         let stop = interrupted.child_token();
         let (sender, milestones) = mpsc::channel();

@@ -78,8 +78,11 @@ async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> 
     }
     let params = params_of(ask.params)?;
     let session = app.aggregates.query_engine().session(options);
-    let result = running.in_time(session.sql(&ask.q, params)).await??;
-    answer::respond(result, format.unwrap_or_default(), running).await
+    let answer = async move {
+        let result = running.in_time(session.sql(&ask.q, params)).await??;
+        answer::respond(result, format.unwrap_or_default(), running).await
+    };
+    app.queries.run(answer).await
 }
 
 fn freshness_of(text: &str) -> Result<Freshness, Refusal> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::model::{Model, Step, apply, delete_point, lines, shown, steps, with_sorted_fields};
 use super::points::read;
 use super::*;
-use crate::file_store::FileStore;
+use crate::file_store::{FileStore, Left};
 
 /// What can be read: points, and how often all of them were committed together with a document.
 type Seen = (Vec<String>, Option<String>, Vec<String>);
@@ -139,8 +139,9 @@ async fn delete(engine: &Engine, condition: Condition) -> Result<(), StorageErro
 enum Crash {
     /// The process: everything written is there.
     Process,
-    /// The machine: of what was not synced, so many bytes are there, modulo their number.
-    Machine(usize),
+    /// The machine: of what was not synced, so many bytes are there, modulo their number, with
+    /// such holes.
+    Machine(usize, u64),
 }
 
 /// What may be seen after a crash at this step: everything acknowledged before it that is durable
@@ -152,7 +153,7 @@ fn allowed(history: &History, crash: Crash, step: usize) -> Vec<&Seen> {
         let survives = match (durability, crash) {
             (Durability::None, _) => moment.is_durable,
             (Durability::EveryWrite, _) | (_, Crash::Process) => true,
-            (Durability::Periodic | Durability::Os, Crash::Machine(_)) => {
+            (Durability::Periodic | Durability::Os, Crash::Machine(..)) => {
                 moment.is_durable || moment.steps <= synced
             }
         };
@@ -166,11 +167,11 @@ fn allowed(history: &History, crash: Crash, step: usize) -> Vec<&Seen> {
 }
 
 async fn check_image(history: &History, crash: Crash, step: usize) -> Result<(), TestCaseError> {
-    let kept = |unsynced| match crash {
-        Crash::Process => unsynced,
-        Crash::Machine(kept) => kept % (unsynced + 1),
+    let left = |unsynced| match crash {
+        Crash::Process => Left::first(unsynced),
+        Crash::Machine(kept, holes) => Left { bytes: kept % (unsynced + 1), holes },
     };
-    let files = history.files.journal().image(step, kept).await;
+    let files = history.files.journal().image(step, left).await;
     let engine = start(&files).await.map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
     let seen = see(&engine).await;
     let allowed = allowed(history, crash, step);
@@ -183,7 +184,7 @@ async fn check_image(history: &History, crash: Crash, step: usize) -> Result<(),
     engine.flush().await.unwrap();
     engine.compact().await.unwrap();
     prop_assert_eq!(see(&engine).await, seen);
-    let files = files.journal().image(usize::MAX, |_| 0).await;
+    let files = files.journal().image(usize::MAX, |_| Left::NOTHING).await;
     let engine = start(&files).await.unwrap();
     prop_assert_eq!(read(&engine.version(), "new").await, ["new x=1.0 1"]);
     Ok(())
@@ -198,6 +199,10 @@ fn durability() -> impl Strategy<Value = Durability> {
     ]
 }
 
+fn holes() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), any::<u64>()]
+}
+
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work)
@@ -210,13 +215,13 @@ proptest! {
     fn every_crash_leaves_what_was_acknowledged(
         steps in steps(),
         durability in durability(),
-        crashes in prop::collection::vec((any::<prop::sample::Index>(), any::<usize>()), 6),
+        crashes in prop::collection::vec((any::<prop::sample::Index>(), any::<usize>(), holes()), 6),
     ) {
         run(async {
             let history = live(&steps, FileStore::in_memory(), durability).await;
-            for (step, kept) in crashes {
+            for (step, kept, holes) in crashes {
                 let step = step.index(history.files.journal().len() + 1);
-                check_image(&history, Crash::Machine(kept), step).await?;
+                check_image(&history, Crash::Machine(kept, holes), step).await?;
                 check_image(&history, Crash::Process, step).await?;
             }
             Ok::<(), TestCaseError>(())
@@ -228,12 +233,13 @@ proptest! {
         steps in steps(),
         breaks_after in 0usize..120,
         kept in any::<usize>(),
+        holes in holes(),
     ) {
         run(async {
             let files = FileStore::in_memory();
             files.journal().fail_from(breaks_after);
             let history = live(&steps, Arc::clone(&files), Durability::EveryWrite).await;
-            check_image(&history, Crash::Machine(kept), usize::MAX).await
+            check_image(&history, Crash::Machine(kept, holes), usize::MAX).await
         })?;
     }
 }
@@ -251,7 +257,7 @@ async fn left_by_a_crash(
     }
     let mut left = [0; 2];
     for (left, keeps) in left.iter_mut().zip([false, true]) {
-        let kept = |unsynced: usize| if keeps { unsynced } else { 0 };
+        let kept = |unsynced: usize| if keeps { Left::first(unsynced) } else { Left::NOTHING };
         let image = files.journal().image(usize::MAX, kept).await;
         *left = read(&start(&image).await.unwrap().version(), "cpu").await.len();
     }
@@ -295,7 +301,7 @@ async fn writes_during_flushes_and_compactions_survive_a_crash_at_any_step() {
     let acknowledged_at = writer.await.unwrap();
     assert!(flushes > 1, "flushes and writes took turns");
     for step in (0..=files.journal().len()).step_by(7) {
-        let image = files.journal().image(step, |unsynced| unsynced / 2).await;
+        let image = files.journal().image(step, |unsynced| Left::first(unsynced / 2)).await;
         let seen = read(&start(&image).await.unwrap().version(), "cpu").await.len();
         let acknowledged = acknowledged_at.iter().filter(|at| **at <= step).count();
         let range = acknowledged..=acknowledged + 1;

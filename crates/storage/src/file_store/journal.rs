@@ -49,6 +49,38 @@ impl Journal {
     }
 }
 
+/// What a crash leaves of bytes that are not durable. Disks write blocks in any order.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// The first so many bytes have a place in the file.
+    pub(crate) bytes: usize,
+    /// Bit by bit, over and over: blocks that were not written and are zero.
+    pub(crate) holes: u64,
+}
+
+#[cfg(test)]
+impl Left {
+    /// Smaller than those of disks, as logs of tests are.
+    const BLOCK_BYTES: usize = 32;
+    pub(crate) const NOTHING: Left = Left::first(0);
+
+    /// The first so many bytes.
+    pub(crate) const fn first(bytes: usize) -> Self {
+        Left { bytes, holes: 0 }
+    }
+
+    fn of(self, unsynced: &[u8]) -> Vec<u8> {
+        let mut left = unsynced[..self.bytes].to_vec();
+        for (at, block) in left.chunks_mut(Left::BLOCK_BYTES).enumerate() {
+            if self.holes >> (at % 64) & 1 == 1 {
+                block.fill(0);
+            }
+        }
+        left
+    }
+}
+
 #[cfg(test)]
 mod images {
     use std::collections::BTreeMap;
@@ -91,12 +123,12 @@ mod images {
             *self.fail_from.lock() = Some(step);
         }
 
-        /// The files as a crash after so many steps may have left them. Of the bytes of a log that
-        /// are not durable, `kept` says how many are there nevertheless.
+        /// The files as a crash after so many steps may have left them. `left` says what is there
+        /// nevertheless of so many bytes of a log that are not durable.
         pub(crate) async fn image(
             &self,
             steps: usize,
-            mut kept: impl FnMut(usize) -> usize,
+            mut left: impl FnMut(usize) -> Left,
         ) -> Arc<FileStore> {
             let mut objects: BTreeMap<String, Bytes> = BTreeMap::new();
             let mut logs: BTreeMap<String, (Vec<u8>, usize)> = BTreeMap::new();
@@ -127,9 +159,10 @@ mod images {
                 files.put(&path, bytes, PutKind::Create).await.unwrap();
             }
             for (path, (bytes, durable)) in logs {
-                let end = durable + kept(bytes.len() - durable);
                 let mut log = files.create_log(&path).unwrap();
-                log.append(&bytes[..end]).unwrap();
+                log.append(&bytes[..durable]).unwrap();
+                let unsynced = &bytes[durable..];
+                log.append(&left(unsynced.len()).of(unsynced)).unwrap();
                 log.sync().unwrap();
             }
             files

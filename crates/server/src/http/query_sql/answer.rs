@@ -2,13 +2,12 @@
 
 use arrow::error::ArrowError;
 use axum::body::Body;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{StreamExt, TryStreamExt, stream};
-use highwater_core::ErrorKind;
+use futures::{StreamExt, stream};
 use highwater_query::{QueryError, QueryResult};
+use tokio::sync::mpsc;
 
 use crate::formats::{Format, RowWriter};
 use crate::queries::RunningQuery;
@@ -21,9 +20,7 @@ const HELD_BACK_BYTES: usize = 1 << 20;
 /// The rest of an answer.
 struct Rows {
     batches: SendableRecordBatchStream,
-    /// None while it writes on another thread.
-    writer: Option<Box<dyn RowWriter>>,
-    format: Format,
+    writer: Box<dyn RowWriter>,
     running: RunningQuery,
 }
 
@@ -32,28 +29,12 @@ impl Rows {
     async fn write_next(&mut self, out: &mut Vec<u8>) -> Result<bool, Refusal> {
         let batch = self.running.in_time(self.batches.next()).await?;
         let batch = batch.transpose().map_err(QueryError::from)?;
-        let goes_on = batch.is_some();
-        let writer = self.writer.take().ok_or_else(|| {
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the writer is gone")
-        })?;
-        let write = move || {
-            let (mut writer, mut bytes) = (writer, Vec::new());
-            let written = match batch {
-                Some(batch) => writer.write(&batch, &mut bytes),
-                None => writer.finish(&mut bytes),
-            };
-            (writer, written.map(|()| bytes))
+        let written = match &batch {
+            Some(batch) => self.writer.write(batch, out),
+            None => self.writer.finish(out),
         };
-        // Encoding and compressing is too much for the threads that answer requests.
-        let (writer, written) = match self.format {
-            Format::Parquet => tokio::task::spawn_blocking(write)
-                .await
-                .map_err(|e| Refusal::of(&e, ErrorKind::Internal))?,
-            _ => write(),
-        };
-        self.writer = Some(writer);
-        out.append(&mut written.map_err(|error| unwritable(&error))?);
-        Ok(goes_on)
+        written.map_err(|error| unwritable(&error))?;
+        Ok(batch.is_some())
     }
 }
 
@@ -68,7 +49,7 @@ pub(super) async fn respond(
     running: RunningQuery,
 ) -> Result<Response, Refusal> {
     let writer = format.writer(result.schema).map_err(|error| unwritable(&error))?;
-    let mut rows = Rows { batches: result.batches, writer: Some(writer), format, running };
+    let mut rows = Rows { batches: result.batches, writer, running };
     let content_type = [(CONTENT_TYPE, format.content_type())];
     let mut bytes = Vec::new();
     while rows.write_next(&mut bytes).await? {
@@ -79,21 +60,39 @@ pub(super) async fn respond(
     Ok((content_type, bytes).into_response())
 }
 
-/// An error among later rows breaks the answer off: the client sees that it is not whole.
+/// The rest follows piece by piece, as fast as the client takes it, and ends when it goes away. An
+/// error among later rows breaks the answer off: the client sees that it is not whole.
 fn in_pieces(first: Vec<u8>, rows: Rows) -> Body {
-    let rest = stream::try_unfold(Some(rows), |rows| async move {
-        let Some(mut rows) = rows else { return Ok(None) };
-        let mut bytes = Vec::new();
-        match rows.write_next(&mut bytes).await {
-            Ok(true) => Ok(Some((bytes, Some(rows)))),
-            Ok(false) => Ok(Some((bytes, None))),
-            Err(refusal) => {
-                tracing::warn!(error = refusal.message, "an answer broke off");
-                Err(std::io::Error::other(refusal.message))
-            }
+    let (pieces, received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = pieces.closed() => {}
+            () = send_rest(rows, &pieces) => {}
         }
     });
-    // Batches may become no bytes yet, and an empty piece would say nothing.
-    let rest = rest.try_filter(|bytes| std::future::ready(!bytes.is_empty()));
+    let rest = stream::unfold(received, |mut received| async move {
+        received.recv().await.map(|piece| (piece, received))
+    });
     Body::from_stream(stream::iter([Ok(first)]).chain(rest))
+}
+
+type Piece = std::io::Result<Vec<u8>>;
+
+async fn send_rest(mut rows: Rows, pieces: &mpsc::Sender<Piece>) {
+    loop {
+        let mut bytes = Vec::new();
+        let (piece, goes_on) = match rows.write_next(&mut bytes).await {
+            // Batches may become no bytes yet, and an empty piece would say nothing.
+            Ok(true) if bytes.is_empty() => continue,
+            Ok(false) if bytes.is_empty() => return,
+            Ok(goes_on) => (Ok(bytes), goes_on),
+            Err(refusal) => {
+                tracing::warn!(error = refusal.message, "an answer broke off");
+                (Err(std::io::Error::other(refusal.message)), false)
+            }
+        };
+        if pieces.send(piece).await.is_err() || !goes_on {
+            return;
+        }
+    }
 }
