@@ -13,7 +13,7 @@ pub(crate) trait InMemory {
 
 /// Values by the path of their segment.
 #[derive(Debug)]
-pub(crate) struct SegmentCache<T> {
+pub(crate) struct PerSegment<T> {
     max_bytes: usize,
     kept: Mutex<Kept<T>>,
 }
@@ -32,11 +32,11 @@ struct Cached<T> {
     last_use: u64,
 }
 
-impl<T: InMemory> SegmentCache<T> {
+impl<T: InMemory> PerSegment<T> {
     /// An empty cache. It may exceed `max_bytes` by one value.
     pub(crate) fn new(max_bytes: usize) -> Self {
         let kept = Kept { by_path: HashMap::new(), bytes: 0, clock: 0 };
-        SegmentCache { max_bytes, kept: Mutex::new(kept) }
+        PerSegment { max_bytes, kept: Mutex::new(kept) }
     }
 
     /// The value of a segment, if it is kept.
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_goes_first() {
-        let cache = SegmentCache::new(10);
+        let cache = PerSegment::new(10);
         let put = |path, bytes| cache.put(path, Arc::new(Bytes(bytes)));
         put("a", 4);
         put("b", 4);

@@ -16,7 +16,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDeco
 use tracing::warn;
 
 use super::SegmentMeta;
-use super::cache::{InMemory, SegmentCache};
+use super::cache::{InMemory, PerSegment};
 use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
 use super::last_points::{self, LastPoints};
@@ -37,8 +37,8 @@ const FOOTER_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct SegmentStore {
     files: Arc<FileStore>,
-    footers: SegmentCache<Footer>,
-    last_points: SegmentCache<LastPoints>,
+    footers: PerSegment<Footer>,
+    last_points: PerSegment<LastPoints>,
     next_file: AtomicU64,
     shape: SegmentShape,
     damaged: DamagedSegments,
@@ -70,8 +70,8 @@ impl SegmentStore {
     pub(crate) fn new(files: Arc<FileStore>, next_file: u64, shape: SegmentShape) -> Arc<Self> {
         Arc::new(SegmentStore {
             files,
-            footers: SegmentCache::new(FOOTER_BYTES),
-            last_points: SegmentCache::new(last_points::CACHE_BYTES),
+            footers: PerSegment::new(FOOTER_BYTES),
+            last_points: PerSegment::new(last_points::CACHE_BYTES),
             next_file: AtomicU64::new(next_file),
             shape,
             damaged: DamagedSegments::default(),
