@@ -30,7 +30,7 @@ use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
-use crate::wal::WalWriter;
+use crate::wal::{WalWriter, log_path};
 use crate::write::{Target, WriteMode, WriteReport, decide};
 
 /// Requests that wait for the commit thread; senders wait when there are more.
@@ -230,7 +230,7 @@ impl Committer {
                 }
                 Request::Close(reply) => {
                     self.finish(group);
-                    drop(reply.send(self.sync_log()));
+                    drop(reply.send(self.close_log().await));
                     return std::ops::ControlFlow::Break(());
                 }
             }
@@ -352,10 +352,31 @@ impl Committer {
         self.next_log += 1;
         let log = WalWriter::create(&self.shared.files, number)?;
         let seq = self.shared.version().seq().next();
-        let version = self.commit_edits(seq, &[Edit::OpenLog { log: number }]).await?;
+        let version = match self.commit_edits(seq, &[Edit::OpenLog { log: number }]).await {
+            Ok(version) => version,
+            Err(error) => {
+                if !matches!(error, StorageError::Poisoned { .. }) {
+                    self.shared.files.delete(&log_path(number)).await?;
+                }
+                return Err(error);
+            }
+        };
         self.log = log;
         self.note_log_bytes();
         Ok(version)
+    }
+
+    /// Syncs the log. In an object store it is also given up if it holds nothing, so that the
+    /// database can be opened from another folder.
+    async fn close_log(&mut self) -> Result<(), StorageError> {
+        self.sync_log()?;
+        let version = self.shared.version();
+        if self.shared.files.mark().is_none() || version.is_unflushed() {
+            return Ok(());
+        }
+        self.check_sound()?;
+        let edits: Vec<Edit> = version.logs().iter().map(|&log| Edit::CloseLog { log }).collect();
+        self.commit_edits(version.seq().next(), &edits).await.map(drop)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StorageError> {
@@ -381,8 +402,10 @@ impl Committer {
         edits.extend(self.synced_log().map(Edit::SyncLog));
         match self.manifest.commit(seq, &edits).await {
             Ok(()) => {}
-            // The edits contradict the manifest; nothing has happened.
-            Err(error @ StorageError::Invalid(_)) => return Err(error),
+            // The edits contradict the manifest, or it was not reached; nothing has happened.
+            Err(error @ (StorageError::Invalid(_) | StorageError::Unreachable { .. })) => {
+                return Err(error);
+            }
             Err(error) => return Err(StorageError::Poisoned { reason: self.poison(&error) }),
         }
         let mut next = Version::clone(&self.shared.version());
@@ -453,6 +476,9 @@ impl Committer {
         while let Some(cause) = source {
             reason = format!("{reason}: {cause}");
             source = cause.source();
+        }
+        if matches!(cause, StorageError::Io { .. }) {
+            reason.push_str("; free space or repair the disk first");
         }
         error!(%reason, "writes are refused until the engine is opened again");
         self.shared.failure.write().get_or_insert(reason).clone()

@@ -1,5 +1,7 @@
 //! The engine as the layers above see it, on a real folder.
 
+#[path = "bucket.rs"]
+mod bucket;
 #[path = "check.rs"]
 mod check;
 #[path = "crash.rs"]

@@ -99,9 +99,10 @@ impl Manifest {
     /// Makes one commit durable and then visible in [`Manifest::state`].
     ///
     /// # Errors
-    /// [`StorageError::Invalid`] if the edits do not fit the state: nothing has happened then.
-    /// Any other error means that it is not known whether the commit is durable, and every commit
-    /// from then on fails with [`StorageError::Poisoned`].
+    /// [`StorageError::Invalid`] if the edits do not fit the state, [`StorageError::Unreachable`] if
+    /// the object store was not reached: nothing has happened then. [`StorageError::Fenced`] if
+    /// another process has become the writer. Any other error means that it is not known whether the
+    /// commit is durable. After these two every commit fails with [`StorageError::Poisoned`].
     pub(crate) async fn commit(
         &mut self,
         seq: SequenceNumber,
@@ -115,7 +116,7 @@ impl Manifest {
         let bytes = encode_edits(seq, edits).map_err(|e| not_json(&e))?;
         let (number, size) = (self.number + 1, bytes.len() as u64);
         let put = self.files.put(&edit_path(number), bytes, PutKind::Create).await;
-        put.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
+        put.map_err(|error| self.not_committed(error))?;
         self.state = next;
         self.number = number;
         self.edits.insert(number);
@@ -127,6 +128,16 @@ impl Manifest {
             warn!(%error, "could not write a checkpoint of the manifest");
         }
         Ok(())
+    }
+
+    fn not_committed(&mut self, error: StorageError) -> StorageError {
+        let error = match error {
+            StorageError::Unreachable { .. } => return error,
+            StorageError::Conflict { .. } => StorageError::Fenced,
+            error => error,
+        };
+        self.poisoned = Some(error.to_string());
+        error
     }
 
     fn checkpoint_due(&self) -> bool {
@@ -147,14 +158,11 @@ impl Manifest {
     /// Deletes what is older than the last checkpoint but one.
     async fn delete_unneeded(&mut self) -> Result<(), StorageError> {
         let Some(&oldest) = self.checkpoints.iter().rev().nth(1) else { return Ok(()) };
-        while let Some(&number) = self.edits.first().filter(|number| **number <= oldest) {
-            self.files.delete(&edit_path(number)).await?;
-            self.edits.pop_first();
-        }
-        while let Some(&number) = self.checkpoints.first().filter(|number| **number < oldest) {
-            self.files.delete(&checkpoint_path(number)).await?;
-            self.checkpoints.pop_first();
-        }
+        let edits = self.edits.range(..=oldest).map(|number| edit_path(*number));
+        let checkpoints = self.checkpoints.range(..oldest).map(|number| checkpoint_path(*number));
+        self.files.delete_all(&edits.chain(checkpoints).collect::<Vec<String>>()).await?;
+        self.edits = self.edits.split_off(&(oldest + 1));
+        self.checkpoints = self.checkpoints.split_off(&oldest);
         Ok(())
     }
 

@@ -221,5 +221,5 @@ async fn a_removed_file_goes_after_its_last_reader() {
     assert_eq!(read(&reader, all).await.unwrap().len(), 1);
     drop(reader);
     assert_eq!(store.delete_unreferenced().await, 1);
-    assert!(files.objects().head(&location).await.is_err());
+    assert!(files.segment_size(&location, 0).await.is_err());
 }
