@@ -17,7 +17,7 @@ use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::backup::Snapshot;
 use crate::columns::Columns;
@@ -355,8 +355,10 @@ impl Committer {
         let version = match self.commit_edits(seq, &[Edit::OpenLog { log: number }]).await {
             Ok(version) => version,
             Err(error) => {
-                if !matches!(error, StorageError::Poisoned { .. }) {
-                    self.shared.files.delete(&log_path(number)).await?;
+                let is_open = matches!(error, StorageError::Poisoned { .. });
+                let path = log_path(number);
+                if !is_open && let Err(error) = self.shared.files.delete(&path).await {
+                    warn!(path, %error, "could not delete a log that is not needed");
                 }
                 return Err(error);
             }

@@ -129,6 +129,18 @@ impl FileStore {
         run_blocking(move || folder.put(MARK_FILE, text.as_bytes(), PutKind::Overwrite)).await
     }
 
+    /// Makes sure that two writers cannot both commit.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if the object store does not see to that,
+    /// [`StorageError::Unreachable`] if it does not answer.
+    pub(crate) async fn check_conditional_writes(&self) -> Result<(), StorageError> {
+        match self.in_bucket() {
+            Some(remote) => remote.bucket.check_conditional_writes().await,
+            None => Ok(()),
+        }
+    }
+
     /// Makes sure that a write can be expected to succeed, at the cost of a request to the object
     /// store if there is one.
     ///

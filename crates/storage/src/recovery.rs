@@ -102,6 +102,7 @@ pub(crate) async fn open_in_bucket(
     let database = mark.database.clone();
     let open = move || FileStore::remote(&folder, bucket, mark, Some(cache_bytes));
     let files = run_blocking(open).await?;
+    files.check_conditional_writes().await?;
     files.write_mark(database).await?;
     Ok(files)
 }

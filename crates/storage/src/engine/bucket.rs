@@ -130,8 +130,8 @@ async fn a_second_opening_fences_the_first() {
 async fn commits_are_not_lost_with_their_answers() {
     let bucket = FaultyBucket::default();
     let machine = Machine::of(&bucket);
-    // The opening, then rotation, segment and result of each flush.
-    bucket.next_puts([Some(AnswerLost)]);
+    // Two probes and the opening, then rotation, segment and result of each flush.
+    bucket.next_puts([None, None, Some(AnswerLost)]);
     let engine = machine.open().await.unwrap();
     let faults = [
         [Some(AnswerLost), None, None],
@@ -274,6 +274,16 @@ async fn a_folder_is_not_opened_with_another_database() {
     Machine::of(&other).open().await.unwrap().close().await.unwrap();
     let refused = moved.open().await.unwrap_err();
     assert!(refused.to_string().contains("there is another database"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_store_that_ignores_conditions_is_refused() {
+    let bucket = FaultyBucket::default();
+    let machine = Machine::of(&bucket);
+    machine.open().await.unwrap().close().await.unwrap();
+    bucket.be_careless();
+    let refused = machine.open().await.unwrap_err();
+    assert!(refused.to_string().contains("If-None-Match"), "{refused}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
-use object_store::{Error, ObjectStore, ObjectStoreExt};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::{io, object_path};
 use crate::error::StorageError;
@@ -20,8 +20,9 @@ use connection::{Connection, RequestThread};
 
 pub(crate) use connection::BucketUrl;
 
-/// An object that is asked for to see whether the bucket answers; there is none.
-const PROBE: &str = "manifest/probe";
+/// An object that shows whether the bucket answers, and whether it keeps what is there.
+const PROBE: &str = "probe";
+const PROBE_TEXT: &str = "Highwater creates this again at every start, which has to fail.\n";
 
 /// A bucket below a prefix. Paths are relative to the prefix.
 #[derive(Debug)]
@@ -88,6 +89,29 @@ impl Bucket {
             Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(self.unreachable(source)),
         }
+    }
+
+    /// Makes sure that creating an object which is there fails, as everything rests on that.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if it does not, [`StorageError::Unreachable`] if the bucket does
+    /// not answer or may not be written to.
+    pub(super) async fn check_conditional_writes(&self) -> Result<(), StorageError> {
+        let location = object_path(PROBE)?;
+        // The first time it may not be there yet.
+        for _ in 0..2 {
+            let options = PutOptions::from(PutMode::Create);
+            match self.single.put_opts(&location, PROBE_TEXT.into(), options).await {
+                Ok(_) => {}
+                Err(Error::AlreadyExists { .. }) => return Ok(()),
+                Err(source) => return Err(self.unreachable(source)),
+            }
+        }
+        Err(StorageError::Invalid(format!(
+            "the object store {} overwrites what it is asked to create (If-None-Match: *), so two \
+             servers could write at once; use one that does not",
+            self.url
+        )))
     }
 
     /// Replaces an object.

@@ -27,7 +27,7 @@ const FOLDER: &str = "cache";
 /// Folder of copies that are being written.
 const UNFINISHED: &str = "unfinished";
 /// Segments that are fetched at the same time, at most.
-const FETCHES: usize = 64;
+const FETCHES: usize = 16;
 
 /// The copies of one data folder.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use highwater_core::SequenceNumber;
 use tracing::warn;
 
@@ -23,6 +24,8 @@ const MIN_COMMITS: u64 = 64;
 /// ... and most, which bounds the number of files that are read when opening. In between a
 /// checkpoint waits until it is not much larger than the edits it saves.
 const MAX_COMMITS: u64 = 16 * MIN_COMMITS;
+/// Edits that are read at the same time.
+const READ_TOGETHER: usize = 16;
 /// Bytes of a checkpoint that one byte of edits pays for.
 const BYTES_PAID: u64 = 8;
 
@@ -213,10 +216,15 @@ impl Manifest {
     async fn read_edits(&mut self, found: &FilesFound) -> Result<Option<u64>, StorageError> {
         let checkpoint = found.checkpoints.keys().max().copied().unwrap_or(0);
         let last = found.edits.keys().max().copied().unwrap_or(0).max(checkpoint);
-        while self.number < last {
-            let number = self.number + 1;
+        let files = Arc::clone(&self.files);
+        let read = |number| {
+            let files = Arc::clone(&files);
+            async move { (number, files.get(&edit_path(number)).await) }
+        };
+        let mut read = stream::iter(self.number + 1..=last).map(read).buffered(READ_TOGETHER);
+        while let Some((number, bytes)) = read.next().await {
             let path = edit_path(number);
-            let (seq, edits) = match decode_edits(&self.files.get(&path).await?) {
+            let (seq, edits) = match decode_edits(&bytes?) {
                 Ok(commit) => commit,
                 Err(Damage::Torn) if number == last && number > checkpoint => {
                     return Ok(Some(number));

@@ -8,7 +8,6 @@ use highwater_core::time::NANOS_PER_SEC;
 use highwater_core::{
     ErrorKind, MeasurementId, Schema, SequenceNumber, TimeRange, TimeRanges, Timestamp,
 };
-use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::prune::plan_row_group;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::client::SpawnedReqwestConnector;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
@@ -93,6 +93,7 @@ fn client(
     let built = AmazonS3Builder::from_env()
         .with_bucket_name(&url.bucket)
         .with_retry(retry)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_http_connector(SpawnedReqwestConnector::new(requests.clone()))
         .build();
     let store = built.map_err(|source| {

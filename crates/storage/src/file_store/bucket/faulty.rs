@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -41,6 +41,8 @@ struct Shared {
     puts: Mutex<VecDeque<Option<Fault>>>,
     /// Of all requests, as long as it is there.
     always: Mutex<Option<Fault>>,
+    /// Whether creating replaces what is there.
+    is_careless: AtomicBool,
     /// Number of gets, also of ranges.
     gets: AtomicUsize,
 }
@@ -54,6 +56,11 @@ impl FaultyBucket {
     /// What becomes of every request from now on.
     pub(crate) fn always(&self, fault: Option<Fault>) {
         *self.0.always.lock() = fault;
+    }
+
+    /// From now on creating replaces what is there.
+    pub(crate) fn be_careless(&self) {
+        self.0.is_careless.store(true, Ordering::Relaxed);
     }
 
     /// Number of gets so far, also of ranges.
@@ -87,8 +94,11 @@ impl ObjectStore for FaultyBucket {
         &self,
         location: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
+        if self.0.is_careless.load(Ordering::Relaxed) {
+            options.mode = PutMode::Overwrite;
+        }
         let fault = self.0.puts.lock().pop_front().flatten();
         if fault != Some(Fault::AnswerLost) {
             self.check(fault)?;
