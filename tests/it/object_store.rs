@@ -119,6 +119,28 @@ fn another_machine_goes_on_after_an_orderly_stop() {
     assert_eq!(first.q("SELECT count(*) FROM cpu"), "60");
 }
 
+/// The bucket is consistent without the log: no bucket of the aggregate counts a lost point.
+#[test]
+fn a_lost_disk_takes_what_was_not_flushed_and_nothing_else() {
+    let s3 = S3Server::start();
+    let mut first = in_bucket(&s3).rules(RULES).start();
+    first.clock("2024-02-01T00:00:00Z");
+    first.w("s", &points(0, 100));
+    first.drain();
+    first.w("s", &points(50, 10));
+    first.w("s", &points(100, 20));
+    first.json("POST", "/api/v1/aggregates/cpu_1h/refresh", &json!({})).expect(200);
+    first.w("s", &points(120, 10));
+    is_exact(&first);
+    first.kill();
+    let second = in_bucket(&s3).switch("--abandon-logs").rules(RULES).start();
+    second.clock("2024-02-01T00:00:00Z");
+    assert_eq!(second.q("SELECT count(*) FROM cpu"), "360");
+    is_exact(&second);
+    second.drain();
+    is_exact(&second);
+}
+
 #[test]
 fn a_second_server_fences_the_first() {
     let s3 = S3Server::start();
@@ -160,7 +182,13 @@ fn the_store_goes_away_and_comes_back() {
     s3.resume();
     s3.lose_answers(3);
     while !is_flushed(&server) {}
+    // The end of a server does not wait for the store; its log has what is missing there.
+    s3.stop();
     server.w("s", &points(60, 10));
+    assert!(!server.terminate().success());
+    s3.resume();
+    server.start_again();
+    assert_eq!(server.q("SELECT count(*) FROM cpu"), "210");
     server.kill();
     wipe_cache(&server.data_folder());
     server.start_again();

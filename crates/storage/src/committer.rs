@@ -9,15 +9,17 @@
 //! the settings ask, and after a failed write or sync nothing is accepted any more: what the disk
 //! holds then is only known to the next [`open`](crate::Engine::open).
 
+mod log;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::backup::Snapshot;
 use crate::columns::Columns;
@@ -25,12 +27,12 @@ use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
-use crate::manifest::{Edit, Manifest, MeasurementKind, SyncedLog};
+use crate::manifest::{Edit, Manifest, MeasurementKind};
 use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
-use crate::wal::{WalWriter, log_path};
+use crate::wal::WalWriter;
 use crate::write::{Target, WriteMode, WriteReport, decide};
 
 /// Requests that wait for the commit thread; senders wait when there are more.
@@ -315,26 +317,6 @@ impl Committer {
         }
     }
 
-    fn write_log(&mut self) -> Result<(), String> {
-        if !self.log.has_unwritten() {
-            return Ok(());
-        }
-        let mut written = self.log.write();
-        match self.shared.settings.durability {
-            Durability::EveryWrite => written = written.and_then(|()| self.log.sync()),
-            Durability::Periodic => {
-                self.sync_at.get_or_insert_with(|| Instant::now() + SYNC_PERIOD);
-            }
-            Durability::Os | Durability::None => {}
-        }
-        self.note_log_bytes();
-        written.map_err(|error| self.poison(&error))
-    }
-
-    fn note_log_bytes(&self) {
-        self.shared.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
-    }
-
     async fn edit(&mut self, plan: Plan) -> Result<Arc<Version>, StorageError> {
         self.check_sound()?;
         let version = self.shared.version();
@@ -344,41 +326,6 @@ impl Committer {
             return Ok(version);
         }
         self.commit_edits(seq, &edits).await
-    }
-
-    async fn rotate_log(&mut self) -> Result<Arc<Version>, StorageError> {
-        self.check_sound()?;
-        let number = self.next_log;
-        self.next_log += 1;
-        let log = WalWriter::create(&self.shared.files, number)?;
-        let seq = self.shared.version().seq().next();
-        let version = match self.commit_edits(seq, &[Edit::OpenLog { log: number }]).await {
-            Ok(version) => version,
-            Err(error) => {
-                let is_open = matches!(error, StorageError::Poisoned { .. });
-                let path = log_path(number);
-                if !is_open && let Err(error) = self.shared.files.delete(&path).await {
-                    warn!(path, %error, "could not delete a log that is not needed");
-                }
-                return Err(error);
-            }
-        };
-        self.log = log;
-        self.note_log_bytes();
-        Ok(version)
-    }
-
-    /// Syncs the log. In an object store it is also given up if it holds nothing, so that the
-    /// database can be opened from another folder.
-    async fn close_log(&mut self) -> Result<(), StorageError> {
-        self.sync_log()?;
-        let version = self.shared.version();
-        if self.shared.files.mark().is_none() || version.is_unflushed() {
-            return Ok(());
-        }
-        self.check_sound()?;
-        let edits: Vec<Edit> = version.logs().iter().map(|&log| Edit::CloseLog { log }).collect();
-        self.commit_edits(version.seq().next(), &edits).await.map(drop)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StorageError> {
@@ -423,21 +370,6 @@ impl Committer {
             self.shared.segments_changed.notify_one();
         }
         Ok(self.shared.version())
-    }
-
-    /// How much of the log is durable, if the manifest does not know it yet.
-    fn synced_log(&self) -> Option<SyncedLog> {
-        let synced = SyncedLog { log: self.log.number(), bytes: self.log.bytes() };
-        let is_new = self.manifest.state().synced_log != Some(synced);
-        (self.is_logging() && is_new).then_some(synced)
-    }
-
-    fn sync_log(&mut self) -> Result<(), StorageError> {
-        self.sync_at = None;
-        if self.is_logging() {
-            self.log.sync().inspect_err(|error| drop(self.poison(error)))?;
-        }
-        Ok(())
     }
 
     fn publish(&self, version: Version) {

@@ -194,7 +194,7 @@ impl Engine {
         let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
         let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
         let shared = Arc::clone(&self.0.shared);
-        if shared.settings.durability == Durability::None || shared.files.mark().is_some() {
+        if shared.settings.durability == Durability::None || shared.files.is_in_bucket() {
             // Otherwise the effects of points could outlive the points: in a crash without a log,
             // and in an object store that is opened without the folder that has the log.
             self.flush().await?;

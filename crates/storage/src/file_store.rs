@@ -31,14 +31,13 @@ use folder::Folder;
 use journal::{FileStep, Journal};
 use log::MemoryLog;
 use remote::{Remote, is_local};
-use store_mark::MARK_FILE;
 
 #[cfg(test)]
 pub(crate) use bucket::faulty::{Fault, FaultyBucket};
 pub(crate) use bucket::{Bucket, BucketUrl};
 pub(crate) use log::LogFile;
 pub use segment_cache::CacheUse;
-pub(crate) use store_mark::StoreMark;
+pub(crate) use store_mark::{StoreMark, unique_text};
 
 /// What [`FileStore::put`] does when the path is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,20 +112,25 @@ impl FileStore {
     }
 
     /// What the data folder knows of its object store, if it has one.
-    pub(crate) fn mark(&self) -> Option<&StoreMark> {
-        self.in_bucket().map(|remote| &remote.mark)
+    pub(crate) fn mark(&self) -> Option<StoreMark> {
+        self.in_bucket().map(Remote::mark)
     }
 
-    /// Keeps the mark in the data folder, durably, as that of this database. Nothing is done for a
-    /// folder without object store.
+    /// Whether everything but the logs is in an object store.
+    pub(crate) fn is_in_bucket(&self) -> bool {
+        self.in_bucket().is_some()
+    }
+
+    /// Replaces what the data folder knows of its object store, durably. A folder without object
+    /// store knows nothing.
     ///
     /// # Errors
     /// [`StorageError::Io`] if that fails.
-    pub(crate) async fn write_mark(&self, database: Option<Arc<str>>) -> Result<(), StorageError> {
-        let Some(remote) = self.in_bucket() else { return Ok(()) };
-        let text = StoreMark { database, ..remote.mark.clone() }.text();
-        let folder = Arc::clone(&remote.folder);
-        run_blocking(move || folder.put(MARK_FILE, text.as_bytes(), PutKind::Overwrite)).await
+    pub(crate) async fn write_mark(&self, mark: StoreMark) -> Result<(), StorageError> {
+        match self.in_bucket() {
+            Some(remote) => remote.write_mark(mark).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes sure that two writers cannot both commit.
@@ -360,6 +364,18 @@ impl FileStore {
             (Place::Remote(remote), _) => remote.folder.truncate(path, len),
             (Place::Memory { .. }, Some(log)) => log.truncate(len),
             (Place::Memory { .. }, None) => Err(io("truncate", path, "the log does not exist")),
+        }
+    }
+
+    /// Moves a log of a data folder, durably. Blocking.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if it does not exist or cannot be moved, or is in memory.
+    pub(crate) fn move_log(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Local(folder) => folder.rename(from, to),
+            Place::Remote(remote) => remote.folder.rename(from, to),
+            Place::Memory { .. } => Err(io("move", from, "it is in memory")),
         }
     }
 

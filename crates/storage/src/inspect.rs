@@ -6,9 +6,7 @@ use bytes::Bytes;
 use highwater_core::{MeasurementId, PointBatch, SequenceNumber, TimeRange, Timestamp};
 
 use crate::error::StorageError;
-use crate::manifest::{
-    ManifestState, MeasurementState, Opening, SyncedLog, decode_edits, decode_state,
-};
+use crate::manifest::{ManifestState, MeasurementState, SyncedLog, decode_edits, decode_state};
 use crate::segment::describe_segment;
 use crate::wal::{Record, WalReader};
 
@@ -100,8 +98,8 @@ fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError>
     if let Some(identity) = &state.identity {
         lines.push(format_args!("database {identity}"));
     }
-    if let Some(Opening { folder, opening }) = &state.opened {
-        lines.push(format_args!("opened from the data folder {folder} as {opening}"));
+    if let Some(opening) = &state.opening {
+        lines.push(format_args!("opening {opening}"));
     }
     for (database, rules) in databases {
         let rules = rules.iter().map(|rule| format!(" {} {}", rule.measurement, rule.keep));

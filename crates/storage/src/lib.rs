@@ -45,8 +45,8 @@ pub use error::StorageError;
 pub use file_store::CacheUse;
 pub use inspect::describe_file;
 pub use manifest::{
-    Edit, EditError, ManifestState, MeasurementKind, MeasurementState, Opening, RetentionRule,
-    SyncedLog, Tombstone,
+    Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
+    Tombstone,
 };
 pub use pressure::MemoryPressure;
 pub use scan::{Scan, ScanDescription, ScanRequest};

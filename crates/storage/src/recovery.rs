@@ -10,14 +10,16 @@ use tracing::{info, warn};
 
 use crate::committer::Shared;
 use crate::error::StorageError;
-use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking};
+use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking, unique_text};
 use crate::manifest::{Edit, Manifest, ManifestState};
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, file_number};
 use crate::settings::Settings;
 use crate::version::Version;
-use crate::wal::{LOGS_FOLDER, Record, WalWriter, log_number, log_path, read_log};
+use crate::wal::{EMPTY_LOG_BYTES, LOGS_FOLDER, Record, WalWriter, log_number, log_path, read_log};
 
 const LOCK_FILE: &str = "LOCK";
+/// Folder of logs that were given up with what they hold.
+const ABANDONED_FOLDER: &str = "abandoned";
 /// How often it is tried to become the one writer while another process still is.
 const OPENINGS: usize = 8;
 /// Segments that one opening may write in an object store, as a power of two.
@@ -99,11 +101,11 @@ pub(crate) async fn open_in_bucket(
     mark: StoreMark,
     cache_bytes: u64,
 ) -> Result<Arc<FileStore>, StorageError> {
-    let database = mark.database.clone();
-    let open = move || FileStore::remote(&folder, bucket, mark, Some(cache_bytes));
+    let own = mark.clone();
+    let open = move || FileStore::remote(&folder, bucket, own, Some(cache_bytes));
     let files = run_blocking(open).await?;
     files.check_conditional_writes().await?;
-    files.write_mark(database).await?;
+    files.write_mark(mark).await?;
     Ok(files)
 }
 
@@ -143,7 +145,9 @@ async fn try_recover(
         replay_logs(files, manifest.state(), &mut version, &**clock).await?;
     }
     let log = open_log(files, &mut manifest, &mut version, &segments, clock.now()).await?;
-    files.write_mark(manifest.state().identity.clone()).await?;
+    if !has_logs {
+        set_aside_logs(files, &version, manifest.number()).await?;
+    }
     remove_orphans(files, &version, found).await;
     let (files, clock, settings) = (Arc::clone(files), Arc::clone(clock), settings.clone());
     let shared = Shared::new(segments, files, clock, settings, version);
@@ -187,7 +191,7 @@ fn next_file(files: &FileStore, manifest: &Manifest, found: &[(String, u64)]) ->
     let last = found.iter().filter_map(|(path, _)| file_number(path)).max();
     let next = last.map_or(0, |last| last + 1);
     let of_opening = (manifest.number() + 1) << FILES_OF_OPENING_BITS;
-    if files.mark().is_some() { next.max(of_opening) } else { next }
+    if files.is_in_bucket() { next.max(of_opening) } else { next }
 }
 
 /// Applies the commits that segments do not hold yet, oldest first.
@@ -259,21 +263,58 @@ async fn open_log(
     let of_writer = Arc::clone(files);
     let log = run_blocking(move || WalWriter::create(&of_writer, number)).await?;
     let mut edits = vec![Edit::OpenLog { log: number }];
-    let opening = files.mark().map(StoreMark::opening);
+    let opening: Option<Arc<str>> = files.is_in_bucket().then(|| unique_text().into());
     if manifest.state().identity.is_none() {
         // Two databases are not made by one process in one instant.
         let in_folder = || format!("{:016x}-{:x}", now.as_nanos(), std::process::id()).into();
-        let identity = opening.as_ref().map_or_else(in_folder, |own| Arc::clone(&own.opening));
+        let identity = opening.clone().unwrap_or_else(in_folder);
         edits.push(Edit::Identify { identity });
     }
-    edits.extend(opening.map(Edit::Open));
+    edits.extend(opening.clone().map(|opening| Edit::Open { opening }));
     if !version.is_unflushed() {
         edits.extend(version.logs().iter().map(|&log| Edit::CloseLog { log }));
     }
     let seq = version.seq().next();
-    manifest.commit(seq, &edits).await?;
+    commit_opening(files, manifest, seq, &edits, opening).await?;
     edits.iter().for_each(|edit| version.apply_edit(edit, seq, segments));
     Ok(log)
+}
+
+/// Commits an opening. The data folder knows of it before the manifest does, so that whatever
+/// happens in between, it is known to have the logs.
+async fn commit_opening(
+    files: &FileStore,
+    manifest: &mut Manifest,
+    seq: SequenceNumber,
+    edits: &[Edit],
+    opening: Option<Arc<str>>,
+) -> Result<(), StorageError> {
+    let (Some(mut mark), Some(opening)) = (files.mark(), opening) else {
+        return manifest.commit(seq, edits).await;
+    };
+    mark.openings.push(Arc::clone(&opening));
+    files.write_mark(mark.clone()).await?;
+    manifest.commit(seq, edits).await?;
+    let database = manifest.state().identity.clone();
+    files.write_mark(StoreMark { openings: vec![opening], database, ..mark }).await
+}
+
+/// Keeps the logs of a data folder whose database was opened from another one meanwhile: what was
+/// acknowledged here last never got into the object store, and somebody may want to look at it.
+async fn set_aside_logs(
+    files: &Arc<FileStore>,
+    version: &Version,
+    number: u64,
+) -> Result<(), StorageError> {
+    for (path, bytes) in files.list(LOGS_FOLDER).await? {
+        let log = log_number(&path).filter(|log| !version.logs().contains(log));
+        let Some(log) = log.filter(|_| bytes > EMPTY_LOG_BYTES) else { continue };
+        let kept = format!("{ABANDONED_FOLDER}/{number:020}-{log:020}.wal");
+        let (of_move, from, to) = (Arc::clone(files), path.clone(), kept.clone());
+        run_blocking(move || of_move.move_log(&from, &to)).await?;
+        warn!(path, kept, bytes, "this log was given up by an opening elsewhere and is set aside");
+    }
+    Ok(())
 }
 
 /// Deletes files that no commit refers to: left behind by a crash before the commit that was to

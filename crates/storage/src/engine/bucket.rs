@@ -1,35 +1,39 @@
 //! Engines that share a bucket: one writer at a time, lost answers, copies that are damaged.
 
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
 use futures::future::join_all;
+use highwater_core::{ErrorKind, ScanFilter};
 
 use super::*;
-use crate::file_store::Fault::{AnswerLost, Lost, NeverSent};
+use crate::ScanRequest;
+use crate::file_store::Fault::{AnswerLost, Lost, NeverSent, ThenSilence};
 use crate::file_store::{Bucket, FaultyBucket, StoreMark};
 use crate::recovery::open_in_bucket;
 
 const URL: &str = "s3://b/plant";
 
 /// A data folder of a bucket.
-struct Machine {
+pub(super) struct Machine {
     folder: TempDir,
     bucket: FaultyBucket,
     settings: Settings,
 }
 
 impl Machine {
-    fn of(bucket: &FaultyBucket) -> Machine {
+    pub(super) fn of(bucket: &FaultyBucket) -> Machine {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings { object_store: Some(URL.to_owned()), ..Settings::default() };
         Machine { folder, bucket: bucket.clone(), settings }
     }
 
     /// The same that also goes without the logs of others.
-    fn abandoning(mut self) -> Machine {
+    pub(super) fn abandoning(mut self) -> Machine {
         self.settings.abandon_logs = true;
         self
     }
 
-    async fn open(&self) -> Result<Engine, StorageError> {
+    pub(super) async fn open(&self) -> Result<Engine, StorageError> {
         let lock = FolderLock::take(self.folder.path())?;
         let mark = StoreMark::of_folder(self.folder.path(), Some(URL))?.unwrap();
         let bucket = Bucket::of(URL, Arc::new(self.bucket.clone()));
@@ -37,6 +41,16 @@ impl Machine {
         let files = open_in_bucket(folder, bucket, mark, self.settings.cache_bytes).await?;
         let clock = Arc::new(MockClock::at(Timestamp::from_secs(1_000_000)));
         Engine::start(files, Some(lock), self.settings.clone(), clock).await
+    }
+
+    /// Changes a bit of every copy of a segment.
+    pub(super) fn damage_copies(&self) {
+        for copy in self.copies() {
+            let mut bytes = fs::read(&copy).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(&copy, bytes).unwrap();
+        }
     }
 
     /// The copies of segments, by path.
@@ -55,6 +69,14 @@ async fn write(engine: &Engine, text: &str) -> Result<WriteReport, StorageError>
 
 async fn cpu(engine: &Engine) -> Vec<String> {
     read(&engine.version(), "cpu").await
+}
+
+/// Reads all of a measurement, as far as that is possible.
+async fn try_read(engine: &Engine) -> Result<Vec<RecordBatch>, StorageError> {
+    let (columns, filter) = (vec!["n".into()], ScanFilter::all());
+    let request = ScanRequest { columns, filter, partitions: 1 };
+    let scan = engine.version().measurement(&id("cpu")).unwrap().scan(&request)?;
+    scan.stream(0).try_collect().await
 }
 
 /// Stops without a flush, as far as the folder and the bucket can tell.
@@ -99,9 +121,52 @@ async fn logs_that_are_needed_are_on_the_machine_that_wrote_them() {
     let engine = second.abandoning().open().await.unwrap();
     assert_eq!(cpu(&engine).await, ["cpu n=1 60"]);
     engine.close().await.unwrap();
-    // What was given up does not come back.
+    // What was given up does not come back, and is kept.
     let engine = first.open().await.unwrap();
     assert_eq!(cpu(&engine).await, ["cpu n=1 60"]);
+    assert_eq!(fs::read_dir(first.folder.path().join("abandoned")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_folder_is_another_folder_from_its_opening_on() {
+    let bucket = FaultyBucket::default();
+    let (first, second) = (Machine::of(&bucket), Machine::of(&bucket));
+    let engine = first.open().await.unwrap();
+    write(&engine, "cpu n=1i 60").await.unwrap();
+    copy(first.folder.path(), second.folder.path());
+    let other = second.open().await.unwrap();
+    assert_eq!(cpu(&other).await, ["cpu n=1 60"]);
+    write(&other, "cpu n=2i 120").await.unwrap();
+    write(&engine, "cpu n=3i 180").await.unwrap();
+    assert!(matches!(engine.flush().await, Err(StorageError::Poisoned { .. })));
+    crash(engine);
+    crash(other);
+    assert!(matches!(first.open().await, Err(StorageError::LogsElsewhere { .. })));
+    let other = second.open().await.unwrap();
+    assert_eq!(cpu(&other).await, ["cpu n=1 60", "cpu n=2 120"]);
+    other.close().await.unwrap();
+    let engine = first.open().await.unwrap();
+    assert_eq!(cpu(&engine).await, ["cpu n=1 60", "cpu n=2 120"]);
+}
+
+#[tokio::test]
+async fn an_opening_that_stays_open_is_found_out_by_the_next() {
+    let bucket = FaultyBucket::default();
+    let machine = Machine::of(&bucket);
+    let engine = machine.open().await.unwrap();
+    write(&engine, "cpu n=1i 60").await.unwrap();
+    crash(engine);
+    // The probe, then the opening: it gets lost until patience ends, or the store goes silent as
+    // soon as it has it.
+    for opening in [vec![Some(Lost); 100], vec![Some(ThenSilence)]] {
+        bucket.next_puts([None].into_iter().chain(opening));
+        let failed = machine.open().await.unwrap_err();
+        assert!(matches!(failed, StorageError::Unresolved { .. }), "{failed}");
+        bucket.recover();
+        let engine = machine.open().await.unwrap();
+        assert_eq!(cpu(&engine).await, ["cpu n=1 60"]);
+        crash(engine);
+    }
 }
 
 #[tokio::test]
@@ -165,6 +230,12 @@ async fn while_the_store_is_away_writes_go_on() {
         bucket.always(None);
         engine.flush().await.unwrap();
     }
+    bucket.always(Some(Lost));
+    fs::remove_dir_all(machine.folder.path().join("cache")).unwrap();
+    let unread = try_read(&engine).await.unwrap_err();
+    assert_eq!(unread.kind(), ErrorKind::Unavailable);
+    assert!(engine.damaged_segments().is_empty());
+    bucket.always(None);
     // Reached, but the write of the commit itself never leaves.
     write(&engine, "cpu n=3i 180").await.unwrap();
     bucket.next_puts([Some(NeverSent)]);
@@ -219,15 +290,8 @@ async fn a_damaged_segment_of_the_bucket_is_refused() {
     bytes[20] ^= 4;
     files.put(&path, bytes.into(), crate::file_store::PutKind::Overwrite).await.unwrap();
     files.forget_copy(&path);
-    let version = engine.version();
-    let scan = version.measurement(&id("cpu")).unwrap().scan(&crate::ScanRequest {
-        columns: vec!["n".into()],
-        filter: highwater_core::ScanFilter::all(),
-        partitions: 1,
-    });
-    let batches: Result<Vec<_>, _> =
-        futures::TryStreamExt::try_collect(scan.unwrap().stream(0)).await;
-    assert!(matches!(batches, Err(StorageError::Corrupt { .. })), "{batches:?}");
+    let unread = try_read(&engine).await.unwrap_err();
+    assert!(matches!(unread, StorageError::Corrupt { .. }), "{unread}");
     assert!(engine.damaged_segments().contains_key(&path));
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "bucket.rs"]
 mod bucket;
+#[path = "bucket_model.rs"]
+mod bucket_model;
 #[path = "check.rs"]
 mod check;
 #[path = "crash.rs"]

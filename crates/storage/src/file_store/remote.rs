@@ -9,12 +9,13 @@ use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
 
 use super::bucket::Bucket;
 use super::folder::Folder;
 use super::segment_cache::{CacheUse, SegmentCache};
-use super::store_mark::StoreMark;
-use super::{PutKind, io};
+use super::store_mark::{MARK_FILE, StoreMark};
+use super::{PutKind, io, run_blocking};
 use crate::error::StorageError;
 
 use crate::wal::LOGS_FOLDER;
@@ -26,7 +27,7 @@ pub(super) struct Remote {
     /// For reading logs.
     pub(super) logs: Arc<dyn ObjectStore>,
     pub(super) bucket: Bucket,
-    pub(super) mark: StoreMark,
+    mark: Mutex<StoreMark>,
     cache: Arc<SegmentCache>,
 }
 
@@ -47,7 +48,19 @@ impl Remote {
             None => SegmentCache::none(folder.root(), 0),
         };
         let (folder, logs, cache) = (Arc::new(folder), Arc::new(logs), Arc::new(cache));
-        Ok(Remote { folder, logs, bucket, mark, cache })
+        Ok(Remote { folder, logs, bucket, mark: Mutex::new(mark), cache })
+    }
+
+    pub(super) fn mark(&self) -> StoreMark {
+        self.mark.lock().clone()
+    }
+
+    /// Keeps a mark durably.
+    pub(super) async fn write_mark(&self, mark: StoreMark) -> Result<(), StorageError> {
+        let (folder, text) = (Arc::clone(&self.folder), mark.text());
+        run_blocking(move || folder.put(MARK_FILE, text.as_bytes(), PutKind::Overwrite)).await?;
+        *self.mark.lock() = mark;
+        Ok(())
     }
 
     pub(super) async fn put(

@@ -4,7 +4,6 @@
 //! one, acknowledged points would be lost, so that is refused. The bytes are described in
 //! `docs/format/object-store.md`.
 
-use std::fmt::Write;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::ErrorKind;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 
 use super::BucketUrl;
 use crate::error::StorageError;
-use crate::manifest::{ManifestState, Opening};
+use crate::manifest::ManifestState;
 use crate::wal::log_path;
 
 /// Name of the file in the data folder.
@@ -24,8 +23,9 @@ const HEADER: &str = "highwater-object-store 1";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoreMark {
     pub(crate) url: BucketUrl,
-    /// Tells this folder from others; in the manifest it says where the logs are.
-    pub(crate) folder: Arc<str>,
+    /// The last opening from this folder, and those tried since. A copy of the folder that was
+    /// opened elsewhere has others.
+    pub(crate) openings: Vec<Arc<str>>,
     /// Identity of the database, once it has been opened here.
     pub(crate) database: Option<Arc<str>>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct StoreMark {
 impl StoreMark {
     /// The mark of a folder that is new to this bucket.
     pub(crate) fn new(url: BucketUrl) -> StoreMark {
-        StoreMark { url, folder: unique_text().into(), database: None }
+        StoreMark { url, openings: Vec::new(), database: None }
     }
 
     /// The mark in a data folder; `None` if it belongs to no object store. Blocking.
@@ -88,14 +88,9 @@ impl StoreMark {
         Err(StorageError::Invalid(refused))
     }
 
-    /// A new opening from this folder.
-    pub(crate) fn opening(&self) -> Opening {
-        Opening { folder: Arc::clone(&self.folder), opening: unique_text().into() }
-    }
-
     /// Whether the database was opened from this folder last, so that the logs are here.
     pub(crate) fn had_open(&self, state: &ManifestState) -> bool {
-        state.opened.as_ref().is_some_and(|opened| opened.folder == self.folder)
+        state.opening.as_ref().is_some_and(|last| self.openings.contains(last))
     }
 
     /// The error that names the logs that are in another folder.
@@ -110,28 +105,29 @@ impl StoreMark {
             return None;
         }
         let url = lines.next()?.strip_prefix("url ")?.parse().ok()?;
-        let folder = lines.next()?.strip_prefix("folder ")?.into();
-        let database = lines.next().map(|line| line.strip_prefix("database "));
-        let database = match database {
-            Some(identity) => Some(identity?.into()),
-            None => None,
-        };
-        Some(StoreMark { url, folder, database })
+        let mut mark = StoreMark::new(url);
+        for line in lines {
+            match line.split_once(' ')? {
+                ("database", identity) => mark.database = Some(identity.into()),
+                ("opening", opening) => mark.openings.push(opening.into()),
+                _ => return None,
+            }
+        }
+        Some(mark)
     }
 
     /// What the file holds.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{HEADER}\nurl {}\nfolder {}\n", self.url, self.folder);
-        if let Some(database) = &self.database {
-            writeln!(text, "database {database}").expect("a string takes every text");
-        }
-        text
+        let database = self.database.iter().map(|identity| format!("database {identity}\n"));
+        let openings = self.openings.iter().map(|opening| format!("opening {opening}\n"));
+        let rest: String = database.chain(openings).collect();
+        format!("{HEADER}\nurl {}\n{rest}", self.url)
     }
 }
 
 /// 32 hex digits that nothing else has: every new hasher of the standard library has other keys,
 /// which come from the operating system.
-fn unique_text() -> String {
+pub(crate) fn unique_text() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", half(), half())
 }
@@ -150,6 +146,7 @@ mod tests {
         fs::write(folder.path().join(MARK_FILE), mark.text()).unwrap();
         assert_eq!(of_folder(Some("s3://b/one")).unwrap(), Some(mark.clone()));
         mark.database = Some("17-a".into());
+        mark.openings = vec!["b1".into(), "b2".into()];
         fs::write(folder.path().join(MARK_FILE), mark.text()).unwrap();
         assert_eq!(of_folder(Some("s3://b/one")).unwrap(), Some(mark.clone()));
         assert!(refusal(None).contains("set storage.object_store to s3://b/one"));

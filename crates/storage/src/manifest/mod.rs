@@ -14,6 +14,5 @@ pub(crate) use files::{Manifest, UnsoundFiles, encode_checkpoint};
 pub(crate) use format::{decode_edits, decode_state};
 pub(crate) use retention::retention_of;
 pub use state::{
-    Edit, ManifestState, MeasurementKind, MeasurementState, Opening, RetentionRule, SyncedLog,
-    Tombstone,
+    Edit, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog, Tombstone,
 };

@@ -163,7 +163,10 @@ pub enum Edit {
     },
     /// A process has become the one writer of a database in an object store. It is in the first
     /// commit of every opening, before which nobody else's files may be touched.
-    Open(Opening),
+    Open {
+        /// No two openings have the same, so no two processes ever write the same commit.
+        opening: Arc<str>,
+    },
     /// So much of a log is durable; the commits in it are before this one.
     SyncLog(SyncedLog),
     /// A log file is not needed any more.
@@ -180,15 +183,6 @@ pub struct SyncedLog {
     pub log: u64,
     /// Length of the beginning.
     pub bytes: u64,
-}
-
-/// One opening of a database in an object store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Opening {
-    /// Tells the data folder, which has the logs, from others.
-    pub folder: Arc<str>,
-    /// No two openings have the same, so no two processes ever write the same commit.
-    pub opening: Arc<str>,
 }
 
 impl ManifestState {
@@ -211,9 +205,9 @@ pub struct ManifestState {
     /// Tells this database from others.
     #[serde(default)]
     pub identity: Option<Arc<str>>,
-    /// Who opened it last, if it is in an object store.
+    /// The last opening, if it is in an object store; its data folder has the logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opened: Option<Opening>,
+    pub opening: Option<Arc<str>>,
     /// How much of the newest log was durable at the last commit of the manifest.
     #[serde(default)]
     pub synced_log: Option<SyncedLog>,

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Lost,
     /// It is carried out and the answer gets lost.
     AnswerLost,
+    /// The same, and the store does not answer any more.
+    ThenSilence,
 }
 
 /// Objects in memory, shared by clones.
@@ -53,6 +55,12 @@ impl FaultyBucket {
         self.0.puts.lock().extend(faults);
     }
 
+    /// From now on all is well.
+    pub(crate) fn recover(&self) {
+        self.0.puts.lock().clear();
+        self.always(None);
+    }
+
     /// What becomes of every request from now on.
     pub(crate) fn always(&self, fault: Option<Fault>) {
         *self.0.always.lock() = fault;
@@ -76,7 +84,7 @@ impl FaultyBucket {
 fn error(fault: Fault) -> Error {
     let kind = match fault {
         Fault::NeverSent => HttpErrorKind::Connect,
-        Fault::Lost | Fault::AnswerLost => HttpErrorKind::Interrupted,
+        Fault::Lost | Fault::AnswerLost | Fault::ThenSilence => HttpErrorKind::Interrupted,
     };
     let source = HttpError::new(kind, io::Error::other("the connection broke off"));
     Error::Generic { store: "faulty", source: Box::new(source) }
@@ -100,10 +108,13 @@ impl ObjectStore for FaultyBucket {
             options.mode = PutMode::Overwrite;
         }
         let fault = self.0.puts.lock().pop_front().flatten();
-        if fault != Some(Fault::AnswerLost) {
+        if !matches!(fault, Some(Fault::AnswerLost | Fault::ThenSilence)) {
             self.check(fault)?;
         }
         let done = self.0.objects.put_opts(location, payload, options).await?;
+        if fault == Some(Fault::ThenSilence) {
+            self.always(Some(Fault::Lost));
+        }
         self.check(fault).map(|()| done)
     }
 
