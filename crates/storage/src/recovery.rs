@@ -118,13 +118,14 @@ pub(crate) async fn recover(
     settings: Settings,
     clock: Arc<dyn Clock>,
 ) -> Result<Recovered, StorageError> {
-    for _ in 1..OPENINGS {
+    for attempt in 1..OPENINGS {
         match try_recover(&files, &settings, &clock).await {
-            Err(StorageError::Fenced) => {
-                info!("the last writer of the database committed once more; looking again");
-            }
+            Err(StorageError::Fenced) => {}
+            // A writer that still runs may have deleted what a new checkpoint made unneeded.
+            Err(StorageError::Corrupt { .. }) if attempt == 1 && files.is_in_bucket() => {}
             outcome => return outcome,
         }
+        info!("the last writer of the database still commits; looking again");
     }
     try_recover(&files, &settings, &clock).await
 }

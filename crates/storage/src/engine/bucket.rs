@@ -215,6 +215,44 @@ async fn commits_are_not_lost_with_their_answers() {
 }
 
 #[tokio::test]
+async fn a_commit_that_stays_open_is_found_out_by_the_next_opening() {
+    for fault in [vec![Some(Lost); 100], vec![Some(ThenSilence)], vec![None, Some(ThenSilence)]] {
+        let bucket = FaultyBucket::default();
+        let machine = Machine::of(&bucket);
+        let engine = machine.open().await.unwrap();
+        write(&engine, "cpu n=1i 60").await.unwrap();
+        bucket.next_puts(fault.iter().copied());
+        engine.flush().await.unwrap_err();
+        let is_unsure = fault[0].is_some();
+        assert_eq!(engine.failure().is_some(), is_unsure, "{:?}", engine.failure());
+        assert_eq!(write(&engine, "cpu n=2i 120").await.is_err(), is_unsure);
+        bucket.recover();
+        crash(engine);
+        let engine = machine.open().await.unwrap();
+        assert_eq!(cpu(&engine).await[0], "cpu n=1 60");
+        engine.close().await.unwrap();
+        assert_eq!(cpu(&machine.open().await.unwrap()).await[0], "cpu n=1 60");
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_open_at_once_one_is_the_writer() {
+    let bucket = FaultyBucket::default();
+    let machines = [(); 3].map(|()| Machine::of(&bucket).abandoning());
+    for round in 0..5 {
+        let engines = join_all(machines.iter().map(Machine::open)).await;
+        let engines: Vec<Engine> = engines.into_iter().map(Result::unwrap).collect();
+        let mut written = 0;
+        for (at, engine) in engines.iter().enumerate() {
+            write(engine, &format!("cpu n={at}i {round}")).await.unwrap();
+            written += usize::from(engine.flush().await.is_ok());
+        }
+        assert_eq!(written, 1);
+    }
+    assert_eq!(cpu(&machines[0].open().await.unwrap()).await.len(), 5);
+}
+
+#[tokio::test]
 async fn while_the_store_is_away_writes_go_on() {
     let bucket = FaultyBucket::default();
     let machine = Machine::of(&bucket);
