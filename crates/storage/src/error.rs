@@ -70,7 +70,8 @@ pub enum StorageError {
     Fenced,
     /// The logs that the manifest names are in another data folder.
     #[error(
-        "the newest acknowledged writes are in {logs} of the data folder that had {url} open last;          start there and stop in order, or give them up with --abandon-logs"
+        "the newest acknowledged writes are in {logs} of the data folder that had {url} open last; \
+         start there and stop in order, or give them up with --abandon-logs"
     )]
     LogsElsewhere {
         /// Paths relative to that folder.

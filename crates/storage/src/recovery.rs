@@ -144,11 +144,10 @@ async fn try_recover(
     let mut version = Version::of_manifest(manifest.state(), &segments);
     if has_logs {
         replay_logs(files, manifest.state(), &mut version, &**clock).await?;
+    } else {
+        set_aside_logs(files, manifest.number()).await?;
     }
     let log = open_log(files, &mut manifest, &mut version, &segments, clock.now()).await?;
-    if !has_logs {
-        set_aside_logs(files, &version, manifest.number()).await?;
-    }
     remove_orphans(files, &version, found).await;
     let (files, clock, settings) = (Arc::clone(files), Arc::clone(clock), settings.clone());
     let shared = Shared::new(segments, files, clock, settings, version);
@@ -171,7 +170,8 @@ fn has_logs(
     if mark.database.is_some() && mark.database != state.identity {
         let found = if state.identity.is_some() { "another" } else { "no" };
         return Err(StorageError::Invalid(format!(
-            "there is {found} database in {url}, and the data folder has the log of the one that was              there; look at AWS_ENDPOINT, or choose another folder"
+            "there is {found} database in {url}, and the data folder has the log of the one that was \
+             there; look at AWS_ENDPOINT, or choose another folder"
         )));
     }
     if mark.had_open(state) {
@@ -302,14 +302,10 @@ async fn commit_opening(
 
 /// Keeps the logs of a data folder whose database was opened from another one meanwhile: what was
 /// acknowledged here last never got into the object store, and somebody may want to look at it.
-async fn set_aside_logs(
-    files: &Arc<FileStore>,
-    version: &Version,
-    number: u64,
-) -> Result<(), StorageError> {
+async fn set_aside_logs(files: &Arc<FileStore>, number: u64) -> Result<(), StorageError> {
     for (path, bytes) in files.list(LOGS_FOLDER).await? {
-        let log = log_number(&path).filter(|log| !version.logs().contains(log));
-        let Some(log) = log.filter(|_| bytes > EMPTY_LOG_BYTES) else { continue };
+        let log = log_number(&path).filter(|_| bytes > EMPTY_LOG_BYTES);
+        let Some(log) = log else { continue };
         let kept = format!("{ABANDONED_FOLDER}/{number:020}-{log:020}.wal");
         let (of_move, from, to) = (Arc::clone(files), path.clone(), kept.clone());
         run_blocking(move || of_move.move_log(&from, &to)).await?;
