@@ -322,10 +322,11 @@ impl FileStore {
         }
     }
 
-    /// Throws away the copy of a segment; `false` if there was none, so that what was read was the
-    /// segment itself.
+    /// Throws away the copy of a segment, if there is one. `false` says that there never are
+    /// copies, so that what was read was the segment itself.
     pub(crate) fn forget_copy(&self, path: &str) -> bool {
-        self.in_bucket().is_some_and(|remote| remote.forget_copy(path))
+        let remote = self.in_bucket();
+        remote.inspect(|remote| remote.forget_copy(path)).is_some()
     }
 
     /// What the copies of segments were good for.

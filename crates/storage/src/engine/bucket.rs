@@ -306,7 +306,9 @@ async fn copies_are_damaged_cut_or_gone_and_nobody_notices() {
     for damaged in [&flipped, &footer, &vec![0; whole.len()], &whole[..whole.len() / 2].to_vec()] {
         fs::write(&copy, damaged).unwrap();
         let engine = machine.open().await.unwrap();
-        assert_eq!(cpu(&engine).await, ["cpu n=1 60", "cpu n=2 120"]);
+        for rows in join_all((0..8).map(|_| cpu(&engine))).await {
+            assert_eq!(rows, ["cpu n=1 60", "cpu n=2 120"]);
+        }
         assert!(engine.damaged_segments().is_empty());
         assert_eq!(fs::read(&copy).unwrap(), whole);
         fs::remove_file(&copy).unwrap();

@@ -43,7 +43,9 @@ pub(crate) struct Bucket {
 pub(crate) struct Patience {
     /// Between two tries.
     pub(crate) pause: Duration,
-    /// In all; what is on its way then is waited for.
+    /// So often ...
+    pub(crate) tries: usize,
+    /// ... and no longer in all; what is on its way then is waited for.
     pub(crate) total: Duration,
 }
 
@@ -56,7 +58,8 @@ impl Bucket {
     /// if the bucket does not answer, does not exist or may not be listed.
     pub(crate) async fn connect(url: &BucketUrl) -> Result<Bucket, StorageError> {
         let Connection { patient, single, requests } = Connection::new(url)?;
-        let patience = Patience { pause: Duration::from_secs(1), total: Duration::from_secs(60) };
+        let (pause, total) = (Duration::from_secs(1), Duration::from_secs(60));
+        let patience = Patience { pause, tries: 60, total };
         let (url, _requests) = (url.to_string(), Some(requests));
         let bucket = Bucket { url, patient, single, patience, _requests };
         let all = bucket.single.list(Some(&object_path("manifest")?));
@@ -69,8 +72,8 @@ impl Bucket {
     /// A bucket of which both reads and writes go to `store`.
     #[cfg(test)]
     pub(crate) fn of(url: &str, store: Arc<dyn ObjectStore>) -> Bucket {
-        let patience =
-            Patience { pause: Duration::from_millis(1), total: Duration::from_millis(20) };
+        let (pause, total) = (Duration::from_millis(1), Duration::from_secs(600));
+        let patience = Patience { pause, tries: 10, total };
         let (url, patient) = (url.to_owned(), Arc::clone(&store));
         Bucket { url, patient, single: store, patience, _requests: None }
     }

@@ -139,8 +139,8 @@ impl Remote {
         self.cache.insert(path, bytes).await;
     }
 
-    pub(super) fn forget_copy(&self, path: &str) -> bool {
-        self.cache.remove(path)
+    pub(super) fn forget_copy(&self, path: &str) {
+        self.cache.remove(path);
     }
 
     pub(super) fn cache_use(&self) -> CacheUse {

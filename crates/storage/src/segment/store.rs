@@ -241,8 +241,9 @@ impl SegmentHandle {
         Ok(parts.collect())
     }
 
-    /// Fetches ranges that have to be sound; if they are not, and came from a copy, once more from
-    /// the segment itself.
+    /// Fetches ranges that have to be sound; if they are not, and may have come from a copy, once
+    /// more. Whether they did come from one is not asked, as another reader may have thrown it
+    /// away meanwhile.
     async fn fetch_sound<D>(
         &self,
         ranges: &[Range<u64>],
@@ -256,7 +257,7 @@ impl SegmentHandle {
             }
             Err(_) => {
                 let path = &self.meta.path;
-                warn!(path, "the copy of a segment is damaged and is fetched again");
+                warn!(path, "a segment or the copy of it is damaged, and is fetched again");
             }
         }
         let found = self.fetch(ranges).await?;

@@ -43,7 +43,9 @@ impl Bucket {
         let location = object_path(path)?;
         let end = Instant::now() + self.patience.total;
         let mut may_be_done = false;
+        let mut tries = 0;
         loop {
+            tries += 1;
             let options = PutOptions::from(PutMode::Create);
             let put = self.single.put_opts(&location, bytes.clone().into(), options).await;
             let Err(failure) = put else { return Ok(()) };
@@ -57,7 +59,9 @@ impl Bucket {
                     return Ok(());
                 }
                 Ok(Found::Other) => return Err(taken(path)),
-                Ok(Found::Nothing) | Err(_) if Instant::now() < end => {
+                Ok(Found::Nothing) | Err(_)
+                    if tries < self.patience.tries && Instant::now() < end =>
+                {
                     warn!(path, error = &failure as &dyn StdError, "a write is tried again");
                     sleep(self.patience.pause).await;
                 }
