@@ -16,6 +16,7 @@ mod fixtures;
 mod http;
 mod import;
 mod kill9;
+mod object_store;
 mod oracle;
 mod query;
 mod random;

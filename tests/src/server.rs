@@ -86,6 +86,13 @@ impl Launch {
         self
     }
 
+    /// With a flag that has no value.
+    #[must_use]
+    pub fn switch(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
     /// With an environment variable.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -358,9 +365,17 @@ impl TestServer {
     /// If it does not start.
     #[track_caller]
     pub fn kill9(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// If the process cannot be reached.
+    pub fn kill(&mut self) {
         self.process.kill().expect("a running process");
         self.process.wait().expect("the process ends");
-        self.start_again();
     }
 
     /// A new start over the same data folder, after the process has ended.

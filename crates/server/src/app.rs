@@ -213,6 +213,9 @@ impl App {
         metrics::counter!("highwater_storage_written_bytes_total").absolute(stats.written_bytes);
         metrics::counter!("highwater_storage_compacted_bytes_total")
             .absolute(stats.compacted_bytes);
+        metrics::counter!("highwater_storage_cache_hits_total").absolute(stats.cache.hits);
+        metrics::counter!("highwater_storage_cache_misses_total").absolute(stats.cache.misses);
+        metrics::gauge!("highwater_storage_cache_bytes").set(stats.cache.bytes as f64);
         let damaged = self.engine.damaged_segments().len();
         metrics::gauge!("highwater_storage_damaged_segments_count").set(damaged as f64);
         metrics::gauge!("highwater_storage_measurements_count").set(stats.measurements as f64);

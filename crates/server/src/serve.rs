@@ -36,6 +36,10 @@ pub struct ServeFlags {
     /// A settings file; `highwater config default` prints one
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG")]
     config: Option<PathBuf>,
+    /// Open an object store without the logs of the data folder that had it open last: points that
+    /// were acknowledged there and not flushed are lost
+    #[arg(long)]
+    abandon_logs: bool,
     /// For tests: time stands at 1970 until POST /debug/clock moves it, background work runs in
     /// POST /debug/tick only
     #[arg(long)]
@@ -73,6 +77,7 @@ impl ServeFlags {
         if let Some(durability) = self.durability {
             settings.storage.durability = durability;
         }
+        settings.storage.abandon_logs = self.abandon_logs;
         settings.validate()?;
         Ok(settings)
     }

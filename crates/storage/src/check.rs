@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::StorageError;
-use crate::file_store::{FileStore, run_blocking};
+use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking};
 use crate::manifest::{Manifest, ManifestState, MeasurementKind, UnsoundFiles};
 use crate::recovery::FolderLock;
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, verify};
@@ -29,13 +29,14 @@ pub struct FolderCheck {
     pub notes: Vec<String>,
 }
 
-/// Reads all of a data folder that no process has open, and says what is wrong with it.
+/// Reads all of a data folder that no process has open, and says what is wrong with it. If the
+/// folder belongs to an object store, what is there is read, and not the copies in the folder.
 /// `on_progress` hears how many bytes of how many have been read.
 ///
 /// # Errors
 /// [`StorageError::Locked`] if a process has the folder open, [`StorageError::Invalid`] if it is
 /// no data folder, [`StorageError::Corrupt`] if the manifest cannot be read: then it is not known
-/// what else should be there.
+/// what else should be there. [`StorageError::Unreachable`] if its object store does not answer.
 pub async fn check_folder(
     folder: &Path,
     mut on_progress: impl FnMut(u64, u64),
@@ -60,6 +61,12 @@ pub async fn check_folder(
             on_progress(done, total);
         }
     }
+    if let Some(mark) = files.mark().filter(|mark| !mark.had_open(state)) {
+        let elsewhere = (!state.logs.is_empty()).then(|| mark.logs_elsewhere(state));
+        check.problems.extend(elsewhere);
+        check.bytes = done;
+        return Ok(check);
+    }
     for &log in &state.logs {
         let is_last = state.logs.last() == Some(&log);
         done += check.check_log(&files, log, is_last, state.durable_bytes(log)).await;
@@ -73,21 +80,32 @@ pub async fn check_folder(
 async fn open_existing(
     folder: &Path,
 ) -> Result<(Option<FolderLock>, Arc<FileStore>), StorageError> {
-    let folder = folder.to_owned();
-    run_blocking(move || {
-        if !folder.join("manifest").is_dir() {
+    let of_lock = folder.to_owned();
+    let (lock, mark) = run_blocking(move || {
+        let folder = &of_lock;
+        let mark = StoreMark::read(folder)?;
+        if mark.is_none() && !folder.join("manifest").is_dir() {
             let shown = folder.display();
             return Err(StorageError::Invalid(format!("{shown} is no data folder of Highwater")));
         }
-        let lock = match FolderLock::take(&folder) {
+        let lock = match FolderLock::take(folder) {
             Ok(lock) => Some(lock),
             // Then nobody else can have it open for writing either.
             Err(StorageError::Io { source, .. }) if is_read_only(&*source) => None,
             Err(error) => return Err(error),
         };
-        Ok((lock, FileStore::local(&folder)?))
+        Ok((lock, mark))
     })
-    .await
+    .await?;
+    let folder = folder.to_owned();
+    let files = match mark {
+        None => run_blocking(move || FileStore::local(&folder)).await?,
+        Some(mark) => {
+            let bucket = Bucket::connect(&mark.url).await?;
+            run_blocking(move || FileStore::remote(&folder, bucket, mark, None)).await?
+        }
+    };
+    Ok((lock, files))
 }
 
 fn is_read_only(error: &(dyn std::error::Error + 'static)) -> bool {

@@ -9,8 +9,10 @@
 //! the settings ask, and after a failed write or sync nothing is accepted any more: what the disk
 //! holds then is only known to the next [`open`](crate::Engine::open).
 
+mod log;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
@@ -25,7 +27,7 @@ use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
-use crate::manifest::{Edit, Manifest, MeasurementKind, SyncedLog};
+use crate::manifest::{Edit, Manifest, MeasurementKind};
 use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
@@ -230,7 +232,7 @@ impl Committer {
                 }
                 Request::Close(reply) => {
                     self.finish(group);
-                    drop(reply.send(self.sync_log()));
+                    drop(reply.send(self.close_log().await));
                     return std::ops::ControlFlow::Break(());
                 }
             }
@@ -315,26 +317,6 @@ impl Committer {
         }
     }
 
-    fn write_log(&mut self) -> Result<(), String> {
-        if !self.log.has_unwritten() {
-            return Ok(());
-        }
-        let mut written = self.log.write();
-        match self.shared.settings.durability {
-            Durability::EveryWrite => written = written.and_then(|()| self.log.sync()),
-            Durability::Periodic => {
-                self.sync_at.get_or_insert_with(|| Instant::now() + SYNC_PERIOD);
-            }
-            Durability::Os | Durability::None => {}
-        }
-        self.note_log_bytes();
-        written.map_err(|error| self.poison(&error))
-    }
-
-    fn note_log_bytes(&self) {
-        self.shared.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
-    }
-
     async fn edit(&mut self, plan: Plan) -> Result<Arc<Version>, StorageError> {
         self.check_sound()?;
         let version = self.shared.version();
@@ -344,18 +326,6 @@ impl Committer {
             return Ok(version);
         }
         self.commit_edits(seq, &edits).await
-    }
-
-    async fn rotate_log(&mut self) -> Result<Arc<Version>, StorageError> {
-        self.check_sound()?;
-        let number = self.next_log;
-        self.next_log += 1;
-        let log = WalWriter::create(&self.shared.files, number)?;
-        let seq = self.shared.version().seq().next();
-        let version = self.commit_edits(seq, &[Edit::OpenLog { log: number }]).await?;
-        self.log = log;
-        self.note_log_bytes();
-        Ok(version)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StorageError> {
@@ -381,8 +351,10 @@ impl Committer {
         edits.extend(self.synced_log().map(Edit::SyncLog));
         match self.manifest.commit(seq, &edits).await {
             Ok(()) => {}
-            // The edits contradict the manifest; nothing has happened.
-            Err(error @ StorageError::Invalid(_)) => return Err(error),
+            // The edits contradict the manifest, or it was not reached; nothing has happened.
+            Err(error @ (StorageError::Invalid(_) | StorageError::Unreachable { .. })) => {
+                return Err(error);
+            }
             Err(error) => return Err(StorageError::Poisoned { reason: self.poison(&error) }),
         }
         let mut next = Version::clone(&self.shared.version());
@@ -398,21 +370,6 @@ impl Committer {
             self.shared.segments_changed.notify_one();
         }
         Ok(self.shared.version())
-    }
-
-    /// How much of the log is durable, if the manifest does not know it yet.
-    fn synced_log(&self) -> Option<SyncedLog> {
-        let synced = SyncedLog { log: self.log.number(), bytes: self.log.bytes() };
-        let is_new = self.manifest.state().synced_log != Some(synced);
-        (self.is_logging() && is_new).then_some(synced)
-    }
-
-    fn sync_log(&mut self) -> Result<(), StorageError> {
-        self.sync_at = None;
-        if self.is_logging() {
-            self.log.sync().inspect_err(|error| drop(self.poison(error)))?;
-        }
-        Ok(())
     }
 
     fn publish(&self, version: Version) {
@@ -453,6 +410,9 @@ impl Committer {
         while let Some(cause) = source {
             reason = format!("{reason}: {cause}");
             source = cause.source();
+        }
+        if matches!(cause, StorageError::Io { .. }) {
+            reason.push_str("; free space or repair the disk first");
         }
         error!(%reason, "writes are refused until the engine is opened again");
         self.shared.failure.write().get_or_insert(reason).clone()

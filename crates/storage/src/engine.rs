@@ -16,7 +16,7 @@ use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, 
 use crate::compaction::CompactionRun;
 use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
-use crate::file_store::{FileStore, run_blocking};
+use crate::file_store::{CacheUse, FileStore, run_blocking};
 use crate::flush::{plan_flushed, write_frozen};
 use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
@@ -73,6 +73,8 @@ pub struct EngineStats {
     /// ... and of those that compaction wrote. All of them through the others is the write
     /// amplification.
     pub compacted_bytes: u64,
+    /// The copies of segments of an object store.
+    pub cache: CacheUse,
 }
 
 impl Engine {
@@ -81,14 +83,17 @@ impl Engine {
     ///
     /// # Errors
     /// [`StorageError::Locked`] if another process has it open, [`StorageError::Corrupt`] if files
-    /// are missing or damaged, [`StorageError::Io`] if they cannot be read.
+    /// are missing or damaged, [`StorageError::Io`] if they cannot be read. With an object store
+    /// also [`StorageError::Invalid`] if the folder belongs to another one,
+    /// [`StorageError::LogsElsewhere`] if another folder has logs that are needed, and
+    /// [`StorageError::Unreachable`].
     #[instrument(skip_all, fields(folder = %folder.display()))]
     pub async fn open(
         folder: &Path,
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Engine, StorageError> {
-        let (lock, files) = open_folder(folder).await?;
+        let (lock, files) = open_folder(folder, &settings).await?;
         Engine::start(files, Some(lock), settings, clock).await
     }
 
@@ -189,8 +194,9 @@ impl Engine {
         let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
         let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
         let shared = Arc::clone(&self.0.shared);
-        if shared.settings.durability == Durability::None {
-            // Otherwise a crash could leave the effects of points without the points.
+        if shared.settings.durability == Durability::None || shared.files.is_in_bucket() {
+            // Otherwise the effects of points could outlive the points: in a crash without a log,
+            // and in an object store that is opened without the folder that has the log.
             self.flush().await?;
         }
         let mut written = Vec::with_capacity(replacements.len());
@@ -217,6 +223,8 @@ impl Engine {
             return Ok(());
         }
         let shared = &self.0.shared;
+        // The commit thread, which all writers wait for, is not to wait for an object store in vain.
+        shared.files.check_reachable().await?;
         let frozen: Arc<Version> = self.request(Request::RotateLog).await?;
         let flushed = write_frozen(&frozen, &shared.segments).await?;
         let paths: Vec<String> =
@@ -298,6 +306,7 @@ impl Engine {
             segment_rows: segments().map(|segment| segment.rows).sum(),
             written_bytes: self.0.shared.segments.written_bytes(),
             compacted_bytes: self.0.shared.compactions.bytes_written(),
+            cache: self.0.shared.files.cache_use(),
         }
     }
 
@@ -327,15 +336,22 @@ impl Engine {
     }
 
     /// Commits the edits of a plan that adds these files. If the plan is refused they are deleted;
-    /// if it may have been committed after all they stay, and the next open decides.
+    /// if it may have been committed after all, or they cannot be reached, they stay, and the next
+    /// open decides.
     pub(crate) async fn edit_adding(
         &self,
         paths: Vec<String>,
         plan: Plan,
     ) -> Result<Arc<Version>, StorageError> {
-        let edited = self.request(|reply| Request::Edit(plan, reply)).await;
-        match edited {
+        let edited = match self.shared().files.check_reachable().await {
+            Ok(()) => self.request(|reply| Request::Edit(plan, reply)).await,
+            Err(error) => Err(error),
+        };
+        match &edited {
             Ok(_) | Err(StorageError::Poisoned { .. } | StorageError::Closed) => {}
+            Err(StorageError::Unreachable { .. }) => {
+                warn!(files = paths.len(), "files that are not needed stay until the next start");
+            }
             Err(_) => self.delete_unneeded(&paths).await,
         }
         edited

@@ -45,10 +45,43 @@ pub enum StorageError {
     /// Columns could not be combined.
     #[error("could not combine columns")]
     Arrow(#[from] arrow::error::ArrowError),
-    /// A sync failed earlier, so nothing more can be promised until the engine is reopened.
+    /// The object store did not answer, or refused. Nothing has changed.
+    #[error("could not reach the object store {url}")]
+    Unreachable {
+        /// As in the settings.
+        url: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The object store stopped answering while something was written.
+    #[error("it is not known whether {path} was written to the object store {url}")]
+    Unresolved {
+        /// Path relative to the data folder.
+        path: String,
+        /// As in the settings.
+        url: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process has become the one writer of this database.
+    #[error("another process has opened this database; one of the two has to stop for good")]
+    Fenced,
+    /// The logs that the manifest names are in another data folder.
     #[error(
-        "writes are refused since a sync failed ({reason}); free space or repair the disk, then restart"
+        "the newest acknowledged writes are in {logs} of the data folder that had {url} open last; \
+         start there and stop in order, or give them up with --abandon-logs"
     )]
+    LogsElsewhere {
+        /// Paths relative to that folder.
+        logs: String,
+        /// The object store, as in the settings.
+        url: String,
+    },
+    /// A sync failed earlier, or another process took over, so nothing more can be promised until
+    /// the engine is reopened.
+    #[error("writes are refused until a restart: {reason}")]
     Poisoned {
         /// The failure that stopped writes.
         reason: String,
@@ -124,6 +157,9 @@ impl StorageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             StorageError::Io { .. }
+            | StorageError::Unreachable { .. }
+            | StorageError::Unresolved { .. }
+            | StorageError::Fenced
             | StorageError::Poisoned { .. }
             | StorageError::Locked { .. }
             | StorageError::Closed
@@ -133,6 +169,7 @@ impl StorageError {
             StorageError::NoSuchMeasurement(_) => ErrorKind::NotFound,
             StorageError::FieldTypeConflict { .. }
             | StorageError::DeleteRefused { .. }
+            | StorageError::LogsElsewhere { .. }
             | StorageError::Conflict { .. } => ErrorKind::Conflict,
             StorageError::Invalid(_) => ErrorKind::Invalid,
             StorageError::Arrow(_) | StorageError::Defect { .. } => ErrorKind::Internal,

@@ -98,6 +98,9 @@ fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError>
     if let Some(identity) = &state.identity {
         lines.push(format_args!("database {identity}"));
     }
+    if let Some(opening) = &state.opening {
+        lines.push(format_args!("opening {opening}"));
+    }
     for (database, rules) in databases {
         let rules = rules.iter().map(|rule| format!(" {} {}", rule.measurement, rule.keep));
         let rules = rules.reduce(|all, rule| format!("{all},{rule}"));

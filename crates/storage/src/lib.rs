@@ -42,6 +42,7 @@ pub use commit::{Commit, Replacement};
 pub use compaction::CompactionRun;
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
+pub use file_store::CacheUse;
 pub use inspect::describe_file;
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,

@@ -36,6 +36,15 @@ pub struct Settings {
     /// Neighbouring days share a segment as long as they have no more points; with 0 each day has
     /// its own. Default 65,536.
     pub window_points: u64,
+    /// Where segments and the manifest live, as `s3://bucket/prefix`; the log stays in the data
+    /// folder. Default: in the data folder.
+    pub object_store: Option<String>,
+    /// Bytes of segments of an object store that are kept in the data folder. Default 10 GiB.
+    pub cache_bytes: u64,
+    /// Opens an object store without the logs of the data folder that had it open last. A word for
+    /// one start, not for a file of settings. Default: no.
+    #[serde(skip)]
+    pub abandon_logs: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +57,9 @@ impl Default for Settings {
             max_memtable_bytes: 256 << 20,
             compact_segments: 8,
             window_points: 64 * 1024,
+            object_store: None,
+            cache_bytes: 10 << 30,
+            abandon_logs: false,
         }
     }
 }

@@ -17,6 +17,9 @@ pub(crate) use writer::WalWriter;
 /// Folder of all logs.
 pub(crate) const LOGS_FOLDER: &str = "wal";
 
+/// Length of a log without commits.
+pub(crate) const EMPTY_LOG_BYTES: u64 = frame::FILE_HEADER.len() as u64;
+
 /// Path of the log with this number.
 pub(crate) fn log_path(number: u64) -> String {
     format!("{LOGS_FOLDER}/{number:020}.wal")

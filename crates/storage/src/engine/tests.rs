@@ -1,5 +1,9 @@
 //! The engine as the layers above see it, on a real folder.
 
+#[path = "bucket.rs"]
+mod bucket;
+#[path = "bucket_model.rs"]
+mod bucket_model;
 #[path = "check.rs"]
 mod check;
 #[path = "crash.rs"]

@@ -106,6 +106,16 @@ impl Folder {
         truncate().map_err(|e| io_error("truncate", path, e))
     }
 
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let rename = || {
+            let target = self.root.join(to);
+            let parent = self.create_parents(&target)?;
+            fs::rename(self.root.join(from), &target)?;
+            sync_folder(&parent)
+        };
+        rename().map_err(|e| io_error("move", from, e))
+    }
+
     pub(super) fn remove_unfinished(&self) -> Result<(), StorageError> {
         match fs::remove_dir_all(self.root.join(UNFINISHED)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error("delete", UNFINISHED, e)),

@@ -106,6 +106,7 @@ impl ManifestState {
             Edit::Identify { identity } => {
                 self.identity.get_or_insert_with(|| Arc::clone(identity));
             }
+            Edit::Open { opening } => self.opening = Some(Arc::clone(opening)),
             Edit::SyncLog(synced) => self.synced_log = Some(*synced),
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use highwater_core::SequenceNumber;
 use tracing::warn;
 
@@ -23,6 +24,8 @@ const MIN_COMMITS: u64 = 64;
 /// ... and most, which bounds the number of files that are read when opening. In between a
 /// checkpoint waits until it is not much larger than the edits it saves.
 const MAX_COMMITS: u64 = 16 * MIN_COMMITS;
+/// Edits that are read at the same time.
+const READ_TOGETHER: usize = 16;
 /// Bytes of a checkpoint that one byte of edits pays for.
 const BYTES_PAID: u64 = 8;
 
@@ -99,9 +102,10 @@ impl Manifest {
     /// Makes one commit durable and then visible in [`Manifest::state`].
     ///
     /// # Errors
-    /// [`StorageError::Invalid`] if the edits do not fit the state: nothing has happened then.
-    /// Any other error means that it is not known whether the commit is durable, and every commit
-    /// from then on fails with [`StorageError::Poisoned`].
+    /// [`StorageError::Invalid`] if the edits do not fit the state, [`StorageError::Unreachable`] if
+    /// the object store was not reached: nothing has happened then. [`StorageError::Fenced`] if
+    /// another process has become the writer. Any other error means that it is not known whether the
+    /// commit is durable. After these two every commit fails with [`StorageError::Poisoned`].
     pub(crate) async fn commit(
         &mut self,
         seq: SequenceNumber,
@@ -115,7 +119,7 @@ impl Manifest {
         let bytes = encode_edits(seq, edits).map_err(|e| not_json(&e))?;
         let (number, size) = (self.number + 1, bytes.len() as u64);
         let put = self.files.put(&edit_path(number), bytes, PutKind::Create).await;
-        put.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
+        put.map_err(|error| self.not_committed(error))?;
         self.state = next;
         self.number = number;
         self.edits.insert(number);
@@ -127,6 +131,16 @@ impl Manifest {
             warn!(%error, "could not write a checkpoint of the manifest");
         }
         Ok(())
+    }
+
+    fn not_committed(&mut self, error: StorageError) -> StorageError {
+        let error = match error {
+            StorageError::Unreachable { .. } => return error,
+            StorageError::Conflict { .. } => StorageError::Fenced,
+            error => error,
+        };
+        self.poisoned = Some(error.to_string());
+        error
     }
 
     fn checkpoint_due(&self) -> bool {
@@ -147,14 +161,11 @@ impl Manifest {
     /// Deletes what is older than the last checkpoint but one.
     async fn delete_unneeded(&mut self) -> Result<(), StorageError> {
         let Some(&oldest) = self.checkpoints.iter().rev().nth(1) else { return Ok(()) };
-        while let Some(&number) = self.edits.first().filter(|number| **number <= oldest) {
-            self.files.delete(&edit_path(number)).await?;
-            self.edits.pop_first();
-        }
-        while let Some(&number) = self.checkpoints.first().filter(|number| **number < oldest) {
-            self.files.delete(&checkpoint_path(number)).await?;
-            self.checkpoints.pop_first();
-        }
+        let edits = self.edits.range(..=oldest).map(|number| edit_path(*number));
+        let checkpoints = self.checkpoints.range(..oldest).map(|number| checkpoint_path(*number));
+        self.files.delete_all(&edits.chain(checkpoints).collect::<Vec<String>>()).await?;
+        self.edits = self.edits.split_off(&(oldest + 1));
+        self.checkpoints = self.checkpoints.split_off(&oldest);
         Ok(())
     }
 
@@ -205,10 +216,15 @@ impl Manifest {
     async fn read_edits(&mut self, found: &FilesFound) -> Result<Option<u64>, StorageError> {
         let checkpoint = found.checkpoints.keys().max().copied().unwrap_or(0);
         let last = found.edits.keys().max().copied().unwrap_or(0).max(checkpoint);
-        while self.number < last {
-            let number = self.number + 1;
+        let files = Arc::clone(&self.files);
+        let read = |number| {
+            let files = Arc::clone(&files);
+            async move { (number, files.get(&edit_path(number)).await) }
+        };
+        let mut read = stream::iter(self.number + 1..=last).map(read).buffered(READ_TOGETHER);
+        while let Some((number, bytes)) = read.next().await {
             let path = edit_path(number);
-            let (seq, edits) = match decode_edits(&self.files.get(&path).await?) {
+            let (seq, edits) = match decode_edits(&bytes?) {
                 Ok(commit) => commit,
                 Err(Damage::Torn) if number == last && number > checkpoint => {
                     return Ok(Some(number));

@@ -161,6 +161,12 @@ pub enum Edit {
         /// Any text; set once.
         identity: Arc<str>,
     },
+    /// A process has become the one writer of a database in an object store. It is in the first
+    /// commit of every opening, before which nobody else's files may be touched.
+    Open {
+        /// No two openings have the same, so no two processes ever write the same commit.
+        opening: Arc<str>,
+    },
     /// So much of a log is durable; the commits in it are before this one.
     SyncLog(SyncedLog),
     /// A log file is not needed any more.
@@ -199,6 +205,9 @@ pub struct ManifestState {
     /// Tells this database from others.
     #[serde(default)]
     pub identity: Option<Arc<str>>,
+    /// The last opening, if it is in an object store; its data folder has the logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Arc<str>>,
     /// How much of the newest log was durable at the last commit of the manifest.
     #[serde(default)]
     pub synced_log: Option<SyncedLog>,

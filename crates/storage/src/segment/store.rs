@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use highwater_core::{MeasurementId, Schema, Timestamp};
-use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -110,6 +109,7 @@ impl SegmentStore {
     /// [`StorageError::Io`] if that fails.
     pub(crate) async fn put(&self, segment: &EncodedSegment) -> Result<(), StorageError> {
         self.files.put(&segment.path, segment.bytes.clone(), PutKind::Create).await?;
+        self.files.keep_copy(&segment.path, segment.bytes.clone()).await;
         self.written_bytes.fetch_add(segment.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -161,25 +161,19 @@ impl SegmentStore {
         Arc::new(SegmentHandle { meta, store, is_removed: AtomicBool::new(false) })
     }
 
-    /// Deletes the files of removed segments whose last handle is gone, and says how many. One
-    /// that cannot be deleted is tried again by the next call.
+    /// Deletes the files of removed segments whose last handle is gone, and says how many. If some
+    /// cannot be deleted all are tried again by the next call.
     pub(crate) async fn delete_unreferenced(&self) -> usize {
         let paths = std::mem::take(&mut *self.unreferenced.lock());
-        let mut deleted = 0;
-        for path in paths {
-            match self.files.delete(&path).await {
-                Ok(()) => deleted += 1,
-                Err(error) => {
-                    warn!(
-                        path,
-                        error = &error as &dyn std::error::Error,
-                        "could not delete a removed segment"
-                    );
-                    self.unreferenced.lock().push(path);
-                }
+        match self.files.delete_all(&paths).await {
+            Ok(()) => paths.len(),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(segments = paths.len(), error, "could not delete removed segments");
+                self.unreferenced.lock().extend(paths);
+                0
             }
         }
-        deleted
     }
 }
 
@@ -254,12 +248,14 @@ impl SegmentHandle {
         let beyond = || self.corrupt(self.meta.footer_at, "a page is behind the data".to_owned());
         let around = ranges.iter().map(|range| footer.checksums.around(range).ok_or_else(beyond));
         let around = around.collect::<Result<Vec<Range<u64>>, StorageError>>()?;
-        let blocks = self.fetch(&around).await?;
-        for (around, bytes) in around.iter().zip(&blocks) {
-            footer.checksums.check(around.start, bytes).map_err(|DamagedBlock { offset }| {
+        let is_sound = |blocks: &[Bytes]| {
+            let mut pairs = around.iter().zip(blocks);
+            pairs.try_for_each(|(around, bytes)| footer.checksums.check(around.start, bytes))
+        };
+        let blocks =
+            self.fetch_sound(&around, is_sound).await?.map_err(|DamagedBlock { offset }| {
                 self.corrupt(offset, "a checksum does not match".to_owned())
             })?;
-        }
         let parts =
             ranges.iter().zip(around.iter().zip(&blocks)).map(|(range, (around, bytes))| {
                 let within = |at: u64| (at - around.start) as usize;
@@ -268,9 +264,33 @@ impl SegmentHandle {
         Ok(parts.collect())
     }
 
+    /// Fetches ranges that have to be sound; if they are not, and may have come from a copy, once
+    /// more. Whether they did come from one is not asked, as another reader may have thrown it
+    /// away meanwhile.
+    async fn fetch_sound<D>(
+        &self,
+        ranges: &[Range<u64>],
+        is_sound: impl Fn(&[Bytes]) -> Result<(), D>,
+    ) -> Result<Result<Vec<Bytes>, D>, StorageError> {
+        let found = self.fetch(ranges).await?;
+        match is_sound(&found) {
+            Ok(()) => return Ok(Ok(found)),
+            Err(damage) if !self.store.files.forget_copy(&self.meta.path) => {
+                return Ok(Err(damage));
+            }
+            Err(_) => {
+                let path = &self.meta.path;
+                warn!(path, "a segment or the copy of it is damaged, and is fetched again");
+            }
+        }
+        let found = self.fetch(ranges).await?;
+        Ok(is_sound(&found).map(|()| found))
+    }
+
     async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StorageError> {
         let location = object_path(&self.meta.path)?;
-        let found = self.store.files.objects().get_ranges(&location, ranges).await;
+        let files = &self.store.files;
+        let found = files.segment_ranges(&location, self.meta.bytes, ranges).await;
         let found = found.map_err(|source| self.unreadable(source))?;
         let is_whole =
             |(bytes, range): (&Bytes, &Range<u64>)| bytes.len() as u64 == range.end - range.start;
@@ -310,17 +330,18 @@ impl SegmentHandle {
     async fn load_footer(&self) -> Result<Footer, StorageError> {
         let SegmentMeta { bytes: expected, footer_at, footer_crc, .. } = *self.meta;
         let location = object_path(&self.meta.path)?;
-        let found = self.store.files.objects().head(&location).await;
-        let size = found.map_err(|source| self.unreadable(source))?.size;
+        let found = self.store.files.segment_size(&location, expected).await;
+        let size = found.map_err(|source| self.unreadable(source))?;
         if size != expected {
             return Err(self.corrupt(size, format!("it has {size} bytes instead of {expected}")));
         }
         let range = footer_at..size;
-        let bytes = self.fetch(std::slice::from_ref(&range)).await?;
-        if bytes.iter().any(|bytes| crc32c::crc32c(bytes) != footer_crc) {
-            let reason = "the checksum of the footer does not match".to_owned();
-            return Err(self.corrupt(footer_at, reason));
-        }
+        let is_sound = |bytes: &[Bytes]| {
+            let differs = bytes.iter().any(|bytes| crc32c::crc32c(bytes) != footer_crc);
+            if differs { Err("the checksum of the footer does not match") } else { Ok(()) }
+        };
+        let bytes = self.fetch_sound(std::slice::from_ref(&range), is_sound).await?;
+        let bytes = bytes.map_err(|reason| self.corrupt(footer_at, reason.to_owned()))?;
         let decode = || {
             let mut decoder = ParquetMetaDataPushDecoder::try_new(size)?;
             decoder.push_ranges(vec![range], bytes)?;

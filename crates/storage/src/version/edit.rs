@@ -72,7 +72,7 @@ impl Version {
                 self.logs.push(*log);
                 self.freeze();
             }
-            Edit::SyncLog(_) | Edit::Identify { .. } => {}
+            Edit::Open { .. } | Edit::SyncLog(_) | Edit::Identify { .. } => {}
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
             Edit::Flushed { seq } => self.forget_flushed(*seq),
             Edit::AddSegment { id, .. }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_core::SequenceNumber;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::encoding::Malformed;
@@ -13,25 +14,36 @@ use super::record::{Record, SeriesNames, decode};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, run_blocking};
 
-/// All records of a log that the manifest names, in commit order. `is_last` says that no newer log
-/// is named: then the end of this one may never have become durable, and is cut off; not so the
-/// first `durable_bytes`.
+/// Records that are decoded while others are put into effect.
+const RECORDS_AHEAD: usize = 16;
+
+/// Hands on the records of a log that the manifest names, in commit order. `is_last` says that no
+/// newer log is named: then the end of this one may never have become durable, and is cut off; not so
+/// the first `durable_bytes`.
 ///
 /// # Errors
-/// [`StorageError::Corrupt`] if the file is missing or damaged where it was durable once.
+/// [`StorageError::Corrupt`] if the file is missing or damaged where it was durable once, after the
+/// records before that; and the first error of `each`.
 pub(crate) async fn read_log(
     files: &Arc<FileStore>,
     number: u64,
     is_last: bool,
     durable_bytes: u64,
-) -> Result<Vec<Record>, StorageError> {
+    mut each: impl FnMut(Record) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
     let path = log_path(number);
     let bytes = files.get(&path).await?;
     let files = Arc::clone(files);
-    run_blocking(move || {
+    let (decoded, mut records) = mpsc::channel(RECORDS_AHEAD);
+    let reading = run_blocking(move || {
         let len = bytes.len() as u64;
         let mut reader = WalReader::new(&path, bytes, is_last)?.with_durable(durable_bytes);
-        let records = reader.by_ref().collect::<Result<Vec<Record>, StorageError>>()?;
+        for record in reader.by_ref() {
+            if decoded.blocking_send(record?).is_err() {
+                // One of them was refused.
+                return Ok(());
+            }
+        }
         if let Some(kept) = reader.torn_at() {
             warn!(path, kept, cut = len - kept, "cut off the end of the log, which is incomplete");
         }
@@ -39,9 +51,16 @@ pub(crate) async fn read_log(
             // What was read may have been written and never synced; from now on it counts.
             files.truncate_log(&path, reader.offset())?;
         }
-        Ok(records)
-    })
-    .await
+        Ok(())
+    });
+    let handing_on = async move {
+        while let Some(record) = records.recv().await {
+            each(record)?;
+        }
+        Ok(())
+    };
+    let (read, handed_on) = tokio::join!(reading, handing_on);
+    handed_on.and(read)
 }
 
 /// The records of one log, in commit order. After an error there are no more.

@@ -253,10 +253,21 @@ async fn an_incomplete_end_is_cut_off_on_disk() {
         writer.sync().unwrap();
     }
     files.truncate_log(&log_path(3), writer.bytes() - 1).unwrap();
-    assert!(read_log(&files, 3, false, 0).await.is_err());
-    assert_eq!(read_log(&files, 3, true, 0).await.unwrap().len(), 1);
-    assert_eq!(read_log(&files, 3, false, 0).await.unwrap().len(), 1);
-    assert_eq!(read_log(&files, 4, true, 0).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let read = async |log, is_last| {
+        let mut records = 0;
+        let count = |_| {
+            records += 1;
+            Ok(())
+        };
+        read_log(&files, log, is_last, 0, count).await.map(|()| records)
+    };
+    assert!(read(3, false).await.is_err());
+    let refuse = |_| Err(StorageError::Closed);
+    let refused = read_log(&files, 3, true, 0, refuse).await;
+    assert!(matches!(refused, Err(StorageError::Closed)), "{refused:?}");
+    assert_eq!(read(3, true).await.unwrap(), 1);
+    assert_eq!(read(3, false).await.unwrap(), 1);
+    assert_eq!(read(4, true).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(log_number(&log_path(3)), Some(3));
     assert_eq!(log_number("wal/3.wal"), None);
 }

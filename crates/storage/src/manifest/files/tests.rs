@@ -119,7 +119,7 @@ async fn edits_that_do_not_fit_leave_no_trace_and_a_second_writer_is_fatal() {
     let mut second = reopened(&files).await;
     second.commit(seq(30), &[document(3)]).await.unwrap();
     let error = manifest.commit(seq(30), &[document(4)]).await.unwrap_err();
-    assert!(matches!(error, StorageError::Conflict { .. }));
+    assert!(matches!(error, StorageError::Fenced));
     let error = manifest.commit(seq(31), &[document(4)]).await.unwrap_err();
     assert!(matches!(error, StorageError::Poisoned { .. }));
     assert_eq!(reopened(&files).await.state(), second.state());
