@@ -53,6 +53,16 @@ fn is_exact(server: &TestServer) {
     assert_eq!(server.q(STORED), server.q(DIRECT));
 }
 
+fn is_flushed(server: &TestServer) -> bool {
+    server.metric("highwater_storage_memtable_rows") == Some(0.0)
+}
+
+/// Asks again and again. Each time is a request, so these are many minutes.
+#[track_caller]
+fn wait_until(is_so: impl Fn() -> bool) {
+    assert!((0..1_000_000).any(|_| is_so()), "it never became so");
+}
+
 fn wipe_cache(data: &Path) {
     fs::remove_dir_all(data.join("cache")).unwrap();
 }
@@ -165,23 +175,20 @@ fn the_store_goes_away_and_comes_back() {
     let mut s3 = S3Server::start();
     let mut server =
         in_bucket(&s3).real_clock().variable("HIGHWATER_STORAGE__FLUSH_POINTS", "1").start();
-    let is_flushed =
-        |server: &TestServer| server.metric("highwater_storage_memtable_rows") == Some(0.0);
     server.w("s", &points(0, 10));
-    while !is_flushed(&server) {}
+    wait_until(|| is_flushed(&server));
     s3.stop();
     for batch in 1..5 {
         server.w("s", &points(batch * 10, 10));
         assert_eq!(server.q("SELECT count(*) FROM cpu"), format!("{}", (batch + 1) * 30));
     }
-    while !server.stderr().contains("flush failed and will be tried again") {
-        server.get("/health").expect(200);
-    }
+    let failure = "flush failed and will be tried again";
+    wait_until(|| server.get("/health").status == 200 && server.stderr().contains(failure));
     server.w("s", &points(50, 10));
     assert!(!is_flushed(&server));
     s3.resume();
     s3.lose_answers(3);
-    while !is_flushed(&server) {}
+    wait_until(|| is_flushed(&server));
     // The end of a server does not wait for the store; its log has what is missing there.
     s3.stop();
     server.w("s", &points(60, 10));

@@ -144,6 +144,28 @@ impl Bucket {
     }
 
     fn unreachable(&self, source: Error) -> StorageError {
-        StorageError::Unreachable { url: self.url.clone(), source: Box::new(source) }
+        let source = Box::new(BucketFailure::of(&source));
+        StorageError::Unreachable { url: self.url.clone(), source }
+    }
+}
+
+/// Why a request failed: what was asked for, and the last cause. Most errors in between repeat
+/// what they contain.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BucketFailure(String);
+
+impl BucketFailure {
+    fn of(error: &Error) -> BucketFailure {
+        let mut text = error.to_string();
+        let mut last: &dyn std::error::Error = error;
+        while let Some(cause) = last.source() {
+            last = cause;
+        }
+        let last = last.to_string();
+        if !text.contains(&last) {
+            text = format!("{text}: {last}");
+        }
+        BucketFailure(text)
     }
 }

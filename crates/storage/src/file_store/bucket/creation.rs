@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::super::{object_path, taken};
-use super::Bucket;
+use super::{Bucket, BucketFailure};
 use crate::error::StorageError;
 
 /// What is at a path.
@@ -62,12 +62,13 @@ impl Bucket {
                 Ok(Found::Nothing) | Err(_)
                     if tries < self.patience.tries && Instant::now() < end =>
                 {
-                    warn!(path, error = &failure as &dyn StdError, "a write is tried again");
+                    warn!(path, error = %BucketFailure::of(&failure), "a write is tried again");
                     sleep(self.patience.pause).await;
                 }
                 Ok(Found::Nothing) | Err(_) => {
                     let (path, url) = (path.to_owned(), self.url.clone());
-                    return Err(StorageError::Unresolved { path, url, source: Box::new(failure) });
+                    let source = Box::new(BucketFailure::of(&failure));
+                    return Err(StorageError::Unresolved { path, url, source });
                 }
             }
         }
