@@ -7,18 +7,24 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use datafusion::common::{Result, exec_datafusion_err, internal_err};
-use highwater_core::FieldType;
+use highwater_core::{FieldType, Timestamp};
 
 use super::column::{Column, Number, binary, downcast, for_each_row};
-use super::error::undecodable;
+use super::error::{ComputationError, undecodable};
+use super::function::AggregateFunction;
 use crate::partial::extrema::{End, Lower, Upper};
 use crate::partial::first_last::ByTime;
 use crate::partial::integer_sum::Integer;
-use crate::partial::{Count, ExactSum, Extremum, Function, IntegerSum, Mean, Partial, Update};
+use crate::partial::{
+    Count, ExactSum, Extremum, Function, IntegerSum, Mean, Moments, Partial, Update,
+};
 
-/// A sum at this position of those being finished overflows.
+/// The partial at this position of those being finished has no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct OverflowAt(pub(super) usize);
+pub(super) struct NoAnswer {
+    pub(super) at: usize,
+    pub(super) error: ComputationError,
+}
 
 /// One function over one type of values.
 pub(super) trait Adapter: Debug + Send + Sync + 'static {
@@ -36,8 +42,12 @@ pub(super) trait Adapter: Debug + Send + Sync + 'static {
         group_of: impl Fn(usize) -> usize,
     );
 
-    /// The answers, NULL for those of nothing.
-    fn finish(partials: &[Self::Partial]) -> Result<ArrayRef, OverflowAt>;
+    /// The answers of `function`, which is one of those with this partial; NULL for those of
+    /// nothing.
+    fn finish(
+        partials: &[Self::Partial],
+        function: AggregateFunction,
+    ) -> Result<ArrayRef, NoAnswer>;
 }
 
 #[derive(Debug)]
@@ -56,7 +66,7 @@ impl Adapter for Counts {
         for_each_row(columns[0].len(), rows, |row| partials[group_of(row)].update());
     }
 
-    fn finish(partials: &[Count]) -> Result<ArrayRef, OverflowAt> {
+    fn finish(partials: &[Count], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
         let counts = partials.iter().map(|count| count.finish().cast_signed());
         Ok(Arc::new(Int64Array::from_iter_values(counts)))
     }
@@ -89,7 +99,7 @@ impl Adapter for FloatSums {
         feed_numbers::<f64, _>(columns, rows, partials, group_of);
     }
 
-    fn finish(partials: &[ExactSum]) -> Result<ArrayRef, OverflowAt> {
+    fn finish(partials: &[ExactSum], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
         let sums: Vec<_> = partials.iter().map(ExactSum::finish).collect();
         Ok(f64::array(sums.iter().map(Option::as_ref)))
     }
@@ -110,14 +120,18 @@ impl<N: Number + Integer> Adapter for IntegerSums<N> {
         feed_numbers::<N, _>(columns, rows, partials, group_of);
     }
 
-    fn finish(partials: &[IntegerSum<N>]) -> Result<ArrayRef, OverflowAt> {
+    fn finish(partials: &[IntegerSum<N>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
         let sums: Vec<_> = partials
             .iter()
             .enumerate()
-            .map(|(position, sum)| sum.finish().map_err(|_| OverflowAt(position)))
+            .map(|(at, sum)| sum.finish().map_err(|_| overflow(at)))
             .collect::<Result<_, _>>()?;
         Ok(N::array(sums.iter().map(Option::as_ref)))
     }
+}
+
+fn overflow(at: usize) -> NoAnswer {
+    NoAnswer { at, error: ComputationError::IntegerOverflow { labels: Vec::new() } }
 }
 
 #[derive(Debug)]
@@ -138,9 +152,38 @@ where
         feed_numbers::<N, _>(columns, rows, partials, group_of);
     }
 
-    fn finish(partials: &[Mean]) -> Result<ArrayRef, OverflowAt> {
+    fn finish(partials: &[Mean], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
         let means: Vec<_> = partials.iter().map(Mean::finish).collect();
         Ok(f64::array(means.iter().map(Option::as_ref)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Spreads<N>(PhantomData<N>);
+
+impl<N: Number> Adapter for Spreads<N>
+where
+    Moments: Update<N>,
+{
+    type Partial = Moments;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Moments],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<N, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[Moments], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let answer = |moments: &Moments| match function {
+            AggregateFunction::Variance(spread) => moments.variance(spread),
+            AggregateFunction::Stddev(spread) => moments.stddev(spread),
+            _ => None,
+        };
+        let answers: Vec<_> = partials.iter().map(answer).collect();
+        Ok(f64::array(answers.iter().map(Option::as_ref)))
     }
 }
 
@@ -162,7 +205,7 @@ impl<V: Column, E: End> Adapter for Extrema<V, E> {
         });
     }
 
-    fn finish(partials: &[Extremum<V, E>]) -> Result<ArrayRef, OverflowAt> {
+    fn finish(partials: &[Extremum<V, E>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
         Ok(V::array(partials.iter().map(Extremum::finish)))
     }
 }
@@ -179,7 +222,6 @@ impl<V: Column, E: End> Adapter for ByTimes<V, E> {
         partials: &mut [ByTime<V, E>],
         group_of: impl Fn(usize) -> usize,
     ) {
-        use highwater_core::Timestamp;
         let values = downcast::<V::Array>(&columns[0]);
         let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
         for_each_row(values.len(), rows, |row| {
@@ -187,8 +229,17 @@ impl<V: Column, E: End> Adapter for ByTimes<V, E> {
         });
     }
 
-    fn finish(partials: &[ByTime<V, E>]) -> Result<ArrayRef, OverflowAt> {
-        Ok(V::array(partials.iter().map(ByTime::finish)))
+    fn finish(
+        partials: &[ByTime<V, E>],
+        function: AggregateFunction,
+    ) -> Result<ArrayRef, NoAnswer> {
+        Ok(match function {
+            AggregateFunction::FirstTime | AggregateFunction::LastTime => {
+                let times: Vec<_> = partials.iter().map(ByTime::time).collect();
+                Timestamp::array(times.iter().map(Option::as_ref))
+            }
+            _ => V::array(partials.iter().map(ByTime::finish)),
+        })
     }
 }
 
@@ -215,6 +266,9 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Mean, FieldType::Float) => work.with::<Means<f64>>(),
         (Function::Mean, FieldType::Integer) => work.with::<Means<i64>>(),
         (Function::Mean, FieldType::Unsigned) => work.with::<Means<u64>>(),
+        (Function::Moments, FieldType::Float) => work.with::<Spreads<f64>>(),
+        (Function::Moments, FieldType::Integer) => work.with::<Spreads<i64>>(),
+        (Function::Moments, FieldType::Unsigned) => work.with::<Spreads<u64>>(),
         (Function::Min, values) => return with_extrema::<W, Lower>(values, work),
         (Function::Max, values) => return with_extrema::<W, Upper>(values, work),
         (Function::First, values) => return with_by_times::<W, Lower>(values, work),
@@ -230,7 +284,7 @@ fn with_extrema<W: WithAdapter, E: End>(values: FieldType, work: W) -> Result<W:
         FieldType::Unsigned => work.with::<Extrema<u64, E>>(),
         FieldType::Boolean => work.with::<Extrema<bool, E>>(),
         FieldType::String => work.with::<Extrema<String, E>>(),
-        FieldType::Timestamp => work.with::<Extrema<highwater_core::Timestamp, E>>(),
+        FieldType::Timestamp => work.with::<Extrema<Timestamp, E>>(),
         FieldType::Partial => return internal_err!("no extrema of partials"),
     })
 }
@@ -242,7 +296,7 @@ fn with_by_times<W: WithAdapter, E: End>(values: FieldType, work: W) -> Result<W
         FieldType::Unsigned => work.with::<ByTimes<u64, E>>(),
         FieldType::Boolean => work.with::<ByTimes<bool, E>>(),
         FieldType::String => work.with::<ByTimes<String, E>>(),
-        FieldType::Timestamp => work.with::<ByTimes<highwater_core::Timestamp, E>>(),
+        FieldType::Timestamp => work.with::<ByTimes<Timestamp, E>>(),
         FieldType::Partial => return internal_err!("no first or last of partials"),
     })
 }

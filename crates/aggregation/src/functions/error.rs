@@ -22,6 +22,14 @@ pub enum ComputationError {
 }
 
 impl ComputationError {
+    /// The same, in the group that these names and values tell.
+    pub(super) fn labelled(mut self, found: Vec<(String, String)>) -> Self {
+        match &mut self {
+            ComputationError::IntegerOverflow { labels } => *labels = found,
+        }
+        self
+    }
+
     /// What the caller may do about it.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Computation

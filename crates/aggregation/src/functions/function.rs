@@ -12,17 +12,10 @@ use highwater_core::schema::TIME_COLUMN;
 use super::finish::finish_udf;
 use super::partials::{merge_udaf, partial_udaf};
 use super::raw;
-use crate::partial::Function;
+use crate::partial::{Function, Spread};
 
 /// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 16] = [
-    "stddev",
-    "stddev_samp",
-    "stddev_pop",
-    "variance",
-    "var",
-    "var_samp",
-    "var_pop",
+const NOT_YET: [&str; 7] = [
     "distinct",
     "approx_distinct",
     "approx_percentile",
@@ -30,8 +23,30 @@ const NOT_YET: [&str; 16] = [
     "rate",
     "time_weighted_average",
     "histogram",
-    "first_time",
-    "last_time",
+];
+
+/// What each name means, in SQL and in rule files; a function's own name comes first.
+const NAMES: [(&str, AggregateFunction); 20] = [
+    ("count", AggregateFunction::CountField),
+    ("sum", AggregateFunction::Sum),
+    ("mean", AggregateFunction::Mean),
+    ("avg", AggregateFunction::Mean),
+    ("min", AggregateFunction::Min),
+    ("max", AggregateFunction::Max),
+    ("first", AggregateFunction::First),
+    ("last", AggregateFunction::Last),
+    ("first_time", AggregateFunction::FirstTime),
+    ("last_time", AggregateFunction::LastTime),
+    ("stddev", AggregateFunction::Stddev(Spread::Sample)),
+    ("stddev_samp", AggregateFunction::Stddev(Spread::Sample)),
+    ("stddev_pop", AggregateFunction::Stddev(Spread::Population)),
+    ("variance", AggregateFunction::Variance(Spread::Sample)),
+    ("var", AggregateFunction::Variance(Spread::Sample)),
+    ("var_samp", AggregateFunction::Variance(Spread::Sample)),
+    ("var_sample", AggregateFunction::Variance(Spread::Sample)),
+    ("variance_pop", AggregateFunction::Variance(Spread::Population)),
+    ("var_pop", AggregateFunction::Variance(Spread::Population)),
+    ("var_population", AggregateFunction::Variance(Spread::Population)),
 ];
 
 /// Functions of SQL whose answers cannot be merged.
@@ -56,6 +71,14 @@ pub enum AggregateFunction {
     First,
     /// Latest value.
     Last,
+    /// Time of the earliest value.
+    FirstTime,
+    /// Time of the latest value.
+    LastTime,
+    /// Standard deviation.
+    Stddev(Spread),
+    /// Variance.
+    Variance(Spread),
 }
 
 /// Why a function cannot be used.
@@ -98,7 +121,8 @@ pub enum FunctionError {
     },
 }
 
-const KNOWN: &str = "avg, count, first, last, max, mean, min, sum";
+const KNOWN: &str = "avg, count, first, first_time, last, last_time, max, mean, min, stddev, \
+                     stddev_pop, sum, variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -107,15 +131,8 @@ impl AggregateFunction {
     /// [`FunctionError`] with the names that are known.
     pub fn named(name: &str, has_field: bool) -> Result<Self, FunctionError> {
         let function = match name {
-            "count" if has_field => AggregateFunction::CountField,
-            "count" => AggregateFunction::Count,
-            "sum" => AggregateFunction::Sum,
-            "mean" | "avg" => AggregateFunction::Mean,
-            "min" => AggregateFunction::Min,
-            "max" => AggregateFunction::Max,
-            "first" => AggregateFunction::First,
-            "last" => AggregateFunction::Last,
-            _ => return Err(unknown(name)),
+            "count" if !has_field => AggregateFunction::Count,
+            name => by_name(name).ok_or_else(|| unknown(name))?,
         };
         match function {
             AggregateFunction::Count => Ok(function),
@@ -126,7 +143,10 @@ impl AggregateFunction {
 
     /// The name, the same in SQL and in rule files.
     pub fn name(self) -> &'static str {
-        self.partial_function().name()
+        match self {
+            AggregateFunction::Count => "count",
+            function => names().find(|(_, named)| *named == function).map_or("", |(name, _)| name),
+        }
     }
 
     /// The function that its partials belong to.
@@ -137,9 +157,22 @@ impl AggregateFunction {
             AggregateFunction::Mean => Function::Mean,
             AggregateFunction::Min => Function::Min,
             AggregateFunction::Max => Function::Max,
-            AggregateFunction::First => Function::First,
-            AggregateFunction::Last => Function::Last,
+            AggregateFunction::First | AggregateFunction::FirstTime => Function::First,
+            AggregateFunction::Last | AggregateFunction::LastTime => Function::Last,
+            AggregateFunction::Stddev(_) | AggregateFunction::Variance(_) => Function::Moments,
         }
+    }
+
+    /// Whether the partials of `other`, over the same values, answer this function too.
+    pub fn reads_partials_of(self, other: AggregateFunction) -> bool {
+        let is_shared = self.partial_function() == other.partial_function();
+        // A count of points is none of values.
+        self == other || is_shared && self.partial_function() != Function::Count
+    }
+
+    /// Whether the answer of nothing is 0 rather than NULL.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, AggregateFunction::Count | AggregateFunction::CountField)
     }
 
     /// Checks that a field of this type can be aggregated.
@@ -156,7 +189,7 @@ impl AggregateFunction {
 
     pub(super) fn takes(function: Function, values: FieldType) -> bool {
         match function {
-            Function::Sum | Function::Mean => {
+            Function::Sum | Function::Mean | Function::Moments => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
             }
             _ => values != FieldType::Partial,
@@ -165,17 +198,27 @@ impl AggregateFunction {
 
     /// Type of the answer over a field of type `input` (none for [`AggregateFunction::Count`]).
     pub fn output_type(self, input: Option<FieldType>) -> FieldType {
+        self.fixed_output_type().or(input).unwrap_or(FieldType::Float)
+    }
+
+    /// Type of the answer where it is the same over every type of values.
+    pub(super) fn fixed_output_type(self) -> Option<FieldType> {
         match self {
-            AggregateFunction::Count | AggregateFunction::CountField => FieldType::Integer,
-            AggregateFunction::Mean => FieldType::Float,
-            _ => input.unwrap_or(FieldType::Float),
+            AggregateFunction::Count | AggregateFunction::CountField => Some(FieldType::Integer),
+            AggregateFunction::Mean
+            | AggregateFunction::Stddev(_)
+            | AggregateFunction::Variance(_) => Some(FieldType::Float),
+            AggregateFunction::FirstTime | AggregateFunction::LastTime => {
+                Some(FieldType::Timestamp)
+            }
+            _ => None,
         }
     }
 
     /// The answer straight from points: an aggregate over the column (none: over the points).
     pub fn value_expr(self, column: Option<&str>) -> Expr {
         let arguments = self.arguments(column);
-        match raw::udaf(self.partial_function()) {
+        match raw::udaf(self.name()) {
             Some(udaf) => udaf.call(arguments),
             None => count_udaf().call(arguments),
         }
@@ -190,19 +233,19 @@ impl AggregateFunction {
 
     /// An aggregate over points that gives partials.
     pub fn partial_expr(self, column: Option<&str>) -> Expr {
-        partial_udaf(self.partial_function()).call(self.arguments(column))
+        partial_udaf(self.name(), self).call(self.arguments(column))
     }
 
     /// An aggregate over a column of partials that gives partials.
     pub fn merge_expr(self, partial_column: &str) -> Expr {
-        merge_udaf(self.partial_function()).call(vec![ident(partial_column)])
+        merge_udaf(self.name(), self).call(vec![ident(partial_column)])
     }
 
     /// The answer of a column of partials, of type `output` (see
     /// [`output_type`](AggregateFunction::output_type)). An overflowing sum names the labels.
     pub fn finish_expr(self, partial_column: &str, output: FieldType, labels: Vec<Expr>) -> Expr {
         let arguments = std::iter::once(ident(partial_column)).chain(labels).collect();
-        finish_udf(self.partial_function(), Some(output)).call(arguments)
+        finish_udf(self.name(), self, Some(output)).call(arguments)
     }
 
     fn arguments(self, column: Option<&str>) -> Vec<Expr> {
@@ -210,11 +253,26 @@ impl AggregateFunction {
             (AggregateFunction::Count, _) | (_, None) => lit(1i64),
             (_, Some(name)) => Expr::Column(Column::from_name(name)),
         };
-        match self {
-            AggregateFunction::First | AggregateFunction::Last => vec![value, ident(TIME_COLUMN)],
-            _ => vec![value],
+        match self.goes_by_time() {
+            true => vec![value, ident(TIME_COLUMN)],
+            false => vec![value],
         }
     }
+
+    /// Whether the time is an argument too.
+    pub(super) fn goes_by_time(self) -> bool {
+        matches!(self.partial_function(), Function::First | Function::Last)
+    }
+}
+
+/// Every name and its function.
+pub(super) fn names() -> impl Iterator<Item = (&'static str, AggregateFunction)> {
+    NAMES.into_iter()
+}
+
+/// The function of that name.
+pub(super) fn by_name(name: &str) -> Option<AggregateFunction> {
+    names().find(|(known, _)| *known == name).map(|(_, function)| function)
 }
 
 fn unknown(name: &str) -> FunctionError {
@@ -243,11 +301,15 @@ mod tests {
         assert_eq!(AggregateFunction::named("count", false), Ok(AggregateFunction::Count));
         assert_eq!(AggregateFunction::named("count", true), Ok(AggregateFunction::CountField));
         assert_eq!(AggregateFunction::named("avg", true), Ok(AggregateFunction::Mean));
+        for (name, function) in names() {
+            assert_eq!(AggregateFunction::named(name, true), Ok(function));
+            assert_eq!(by_name(function.name()), Some(function), "{name}");
+        }
         let error =
             |name, has_field| AggregateFunction::named(name, has_field).unwrap_err().to_string();
         assert_eq!(error("sum", false), "function sum needs a field");
         assert!(error("total", true).starts_with("unknown function \"total\"; known are avg, "));
-        assert!(error("stddev", true).contains("not supported yet"));
+        assert!(error("histogram", true).contains("not supported yet"));
         assert!(error("percentile_cont", true).contains("queries only"));
     }
 
@@ -259,5 +321,10 @@ mod tests {
         assert!(AggregateFunction::Last.accepts(FieldType::Boolean).is_ok());
         assert_eq!(AggregateFunction::Max.output_type(Some(FieldType::String)), FieldType::String);
         assert_eq!(AggregateFunction::Mean.output_type(Some(FieldType::Integer)), FieldType::Float);
+        let last_time = AggregateFunction::LastTime;
+        assert_eq!(last_time.output_type(Some(FieldType::String)), FieldType::Timestamp);
+        let error = AggregateFunction::Stddev(Spread::Population).accepts(FieldType::Boolean);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "function stddev_pop does not take a field of type boolean");
     }
 }

@@ -18,7 +18,10 @@ use super::sliding::MakeSliding;
 use crate::partial::{Function, Header};
 
 /// Type of the values in the first of the selected partials; `None` if there is none.
-fn first_type(column: &ArrayRef, filter: Option<&BooleanArray>) -> Result<Option<FieldType>> {
+pub(super) fn first_type(
+    column: &ArrayRef,
+    filter: Option<&BooleanArray>,
+) -> Result<Option<FieldType>> {
     let rows = selected(std::slice::from_ref(column), filter);
     let first = match rows {
         None => (!column.is_empty()).then_some(0),

@@ -9,12 +9,13 @@
 //! | `f_merge(p)` | aggregate over partials, gives a partial |
 //! | `f_finish(p, labels..)` | scalar: the answer of a partial; the labels are for its error |
 //!
-//! `first` and `last` take the time as second argument; in SQL it may be left out and is then the
-//! column `time` beside the value. The NULL partial is the partial of nothing.
+//! `first`, `last` and the times of both take the time as second argument; in SQL it may be left out
+//! and is then the column `time` beside the value. The NULL partial is the partial of nothing.
+//! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
 //!
 //! Reading order: [`function`] (names, types, expressions), `adapter` (arrays to partials and
-//! back), `groups` and `single` (DataFusion's accumulators), `raw`, `partials` and `finish`
-//! (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
+//! back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
+//! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
 mod adapter;
 mod column;
@@ -26,6 +27,7 @@ mod groups;
 mod merging;
 mod metadata;
 mod overflow_labels;
+mod own;
 mod partials;
 mod raw;
 mod single;
@@ -74,22 +76,27 @@ pub fn register(context: &SessionContext) -> Result<()> {
 
 /// Names of the aggregate functions that give partials, which are also their state.
 pub fn partial_functions() -> impl Iterator<Item = String> {
-    Function::ALL
-        .into_iter()
-        .flat_map(|function| [format!("{function}_partial"), format!("{function}_merge")])
+    function::names().flat_map(|(name, _)| [format!("{name}_partial"), format!("{name}_merge")])
+}
+
+/// Names of the aggregate functions whose answer is that of the last point.
+pub fn last_functions() -> impl Iterator<Item = String> {
+    let last = |function: AggregateFunction| function.partial_function() == Function::Last;
+    let named = function::names().filter(move |(_, function)| last(*function));
+    named.flat_map(|(name, _)| [name.to_owned(), format!("{name}_partial")])
 }
 
 /// The aggregate functions; they replace DataFusion's of the same name.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    let shapes = Function::ALL
-        .into_iter()
-        .flat_map(|function| [partials::partial_udaf(function), partials::merge_udaf(function)]);
-    raw::udafs().into_iter().chain(shapes).collect()
+    let shapes = function::names().flat_map(|(name, function)| {
+        [partials::partial_udaf(name, function), partials::merge_udaf(name, function)]
+    });
+    raw::udafs().into_iter().chain(own::udafs()).chain(shapes).collect()
 }
 
 /// The scalar functions.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    Function::ALL.into_iter().map(|function| finish::finish_udf(function, None)).collect()
+    function::names().map(|(name, function)| finish::finish_udf(name, function, None)).collect()
 }
 
 /// Rules to be run after DataFusion's analyzer rules.

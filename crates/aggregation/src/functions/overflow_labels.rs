@@ -14,15 +14,15 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, Result};
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr::AggregateFunction as Call;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Projection};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use highwater_core::FieldType;
 
 use super::finish::finish_udf;
+use super::function::AggregateFunction;
 use super::partials::partial_udaf;
 use super::raw::SUM;
-use crate::partial::Function;
 
 /// The rule; to be run after all others.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ fn labelled(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
 
 /// The partial in the place of an integer sum, under the same name; and the type of the answer.
 fn as_partial(expr: &Expr, input: &DFSchema) -> Result<Option<(Expr, FieldType)>> {
-    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+    let Expr::AggregateFunction(Call { func, params }) = expr.clone().unalias() else {
         return Ok(None);
     };
     if func.name() != SUM || params.distinct {
@@ -98,8 +98,8 @@ fn as_partial(expr: &Expr, input: &DFSchema) -> Result<Option<(Expr, FieldType)>
         DataType::UInt64 => FieldType::Unsigned,
         _ => return Ok(None),
     };
-    let func = partial_udaf(Function::Sum);
-    let partial = Expr::AggregateFunction(AggregateFunction { func, params });
+    let func = partial_udaf("sum", AggregateFunction::Sum);
+    let partial = Expr::AggregateFunction(Call { func, params });
     let (relation, name) = expr.qualified_name();
     Ok(Some((partial.alias_qualified(relation, name), output)))
 }
@@ -107,6 +107,6 @@ fn as_partial(expr: &Expr, input: &DFSchema) -> Result<Option<(Expr, FieldType)>
 fn finished(column: &Column, output: FieldType, groups: &[Column]) -> Expr {
     let labels = groups.iter().filter(|group| group.name != Aggregate::INTERNAL_GROUPING_ID);
     let sum = std::iter::once(column).chain(labels).cloned().map(Expr::Column).collect();
-    let answer = finish_udf(Function::Sum, Some(output)).call(sum);
+    let answer = finish_udf("sum", AggregateFunction::Sum, Some(output)).call(sum);
     answer.alias_qualified(column.relation.clone(), &column.name)
 }

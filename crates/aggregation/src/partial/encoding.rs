@@ -30,11 +30,13 @@ pub enum Function {
     First = 6,
     /// See [`Last`](super::Last).
     Last = 7,
+    /// See [`Moments`](super::Moments).
+    Moments = 8,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 7] = [
+    pub const ALL: [Function; 8] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -42,9 +44,10 @@ impl Function {
         Function::Max,
         Function::First,
         Function::Last,
+        Function::Moments,
     ];
 
-    /// The name in SQL and in rule files.
+    /// The name of the partial; that of a function in SQL, where only one has it.
     pub fn name(self) -> &'static str {
         match self {
             Function::Count => "count",
@@ -54,6 +57,7 @@ impl Function {
             Function::Max => "max",
             Function::First => "first",
             Function::Last => "last",
+            Function::Moments => "moments",
         }
     }
 }

@@ -74,6 +74,9 @@ proptest! {
         keeps_the_laws(&integers, cuts, IntegerSum::<i64>::update)?;
         keeps_the_laws(&unsigned, cuts, IntegerSum::<u64>::update)?;
         keeps_the_laws(&integers, cuts, |count: &mut Count, _| count.update())?;
+        keeps_the_laws::<Moments, f64>(&floats, cuts, Moments::update)?;
+        keeps_the_laws::<Moments, i64>(&integers, cuts, Moments::update)?;
+        keeps_the_laws::<Moments, u64>(&unsigned, cuts, Moments::update)?;
     }
 
     #[test]
@@ -97,7 +100,7 @@ proptest! {
 
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x28],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x29],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -112,6 +115,7 @@ proptest! {
             decodes_totally::<Max<String>>(bytes)?;
             decodes_totally::<First<bool>>(bytes)?;
             decodes_totally::<Last<Timestamp>>(bytes)?;
+            decodes_totally::<Moments>(bytes)?;
         }
     }
 }
@@ -163,6 +167,17 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&[300u64], IntegerSum::<u64>::update)), "22032c01");
     assert_eq!(hex(&fed(&[1.5, 2.0], Mean::update)), "2300020107");
     assert_eq!(hex(&Mean::default()), "23f0");
+    let moments = |values: &[f64]| hex(&fed::<Moments, f64>(values, Moments::update));
+    assert_eq!(moments(&[]), "28f0");
+    assert_eq!(moments(&[1.5, 2.0]), "2800020201070319");
+    assert_eq!(moments(&[-0.0]), "28000100");
+    assert_eq!(moments(&[1.0, f64::INFINITY]), "284002");
+    assert_eq!(hex(&fed::<Moments, i64>(&[3, -3], Moments::update)), "280002000209");
+    assert_eq!(
+        moments(&[1e-300, 1e300]),
+        "2830022400000000b2e6f1853f01dc2a0000000000001f0000000070d6012020f2905f00000000000\
+         1f114c24779ae83aa02574c9540cb0100003f000040dc1fd857f840f6ef97427139eb08"
+    );
     assert_eq!(hex(&fed(&[2.5], Min::<f64>::update)), "24010000000000000440");
     assert_eq!(hex(&fed(&[-2], Max::<i64>::update)), "2502feffffffffffffff");
     assert_eq!(hex(&fed(&[2u64], Max::<u64>::update)), "25030200000000000000");

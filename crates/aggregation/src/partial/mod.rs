@@ -5,8 +5,8 @@
 //! commutative and never depends on how the values were split, so a rollup of a rollup equals
 //! the function over the points, bit for bit. NULLs are the caller's to skip.
 //!
-//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`value`],
-//! [`extrema`], [`first_last`].
+//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
+//! [`value`], [`extrema`], [`first_last`].
 
 pub mod count;
 pub mod encoding;
@@ -15,6 +15,7 @@ pub mod extrema;
 pub mod first_last;
 pub mod integer_sum;
 pub mod mean;
+pub mod moments;
 pub mod value;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use extrema::{Extremum, Max, Min};
 pub use first_last::{First, Last};
 pub use integer_sum::{IntegerSum, Overflow};
 pub use mean::Mean;
+pub use moments::{Moments, Spread};
 pub use value::Value;
 
 /// Mergeable state of an aggregate function; `default()` has seen nothing.
