@@ -66,16 +66,10 @@ pub(super) fn function_named(
     })
 }
 
-/// Why a function with arguments, like `approx_percentile(0.99)` or `p99`, is refused, if it is a
-/// function at all.
+/// Why a function with arguments, like `percentile(0.99)`, is refused, if it is a function at all.
 fn with_arguments(name: &str) -> Option<FunctionError> {
-    let is_short = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let function = match (name.split_once('('), name.strip_prefix('p')) {
-        (Some((function, _)), _) => function.trim(),
-        (None, Some(digits)) if is_short(digits) => "approx_percentile",
-        _ => return None,
-    };
-    let error = AggregateFunction::named(function, true).err()?;
+    let (function, _) = name.split_once('(')?;
+    let error = AggregateFunction::named(function.trim(), true).err()?;
     (!matches!(error, FunctionError::Unknown { .. })).then_some(error)
 }
 

@@ -125,8 +125,8 @@ impl OutputRule {
         match (&self.naming, field) {
             (Naming::As(name), _) => Arc::clone(name),
             (Naming::Field, Some(field)) => field.into(),
-            (_, Some(field)) => format!("{field}_{}", self.function).into(),
-            (_, None) => self.function.to_string().into(),
+            (_, Some(field)) => format!("{field}_{}", self.function.suffix()).into(),
+            (_, None) => self.function.suffix().into(),
         }
     }
 

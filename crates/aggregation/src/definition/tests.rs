@@ -126,11 +126,11 @@ fn wrong_outputs_are_refused_with_the_reason() {
         reasons(&format!("[{{name: a, source: cpu, group_by: [host], aggregations: [{list}]}}]"))
     };
     insta::assert_snapshot!(outputs("{field: usage}"), @"aggregate a: function: must name at least one function");
-    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are avg, count, first, first_time, last, last_time, max, mean, min, stddev, stddev_pop, sum, variance, variance_pop"#);
-    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are avg, count, first, first_time, last, last_time, max, mean, min, stddev, stddev_pop, sum, variance, variance_pop");
-    insta::assert_snapshot!(outputs("{field: usage, function: p99}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, first_time, last, last_time, max, mean, min, stddev, stddev_pop, sum, variance, variance_pop");
-    insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(0.5)}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, first_time, last, last_time, max, mean, min, stddev, stddev_pop, sum, variance, variance_pop");
-    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are avg, count, first, first_time, last, last_time, max, mean, min, stddev, stddev_pop, sum, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, variance, variance_pop");
+    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(5)}"), @"aggregate a: function: function approx_percentile needs a number from 0 to 1, like approx_percentile(0.99)");
+    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{function: mean}"), @"aggregate a: field: function mean needs a field");
     insta::assert_snapshot!(outputs("{field: time, function: max}"), @"aggregate a: field: time is no field; count without field counts points");
     insta::assert_snapshot!(outputs("{field: usage, function: [min, max], as: x}"), @"aggregate a: as: names one output, but there are several functions");
@@ -213,6 +213,31 @@ fn functions_with_one_partial_derive_each_other() {
     insta::assert_snapshot!(columns(&child), @"usage_variance_pop:float usage_last_time:timestamp usage_variance:float usage_last:float");
     let merges: Vec<_> = child.outputs.iter().filter_map(|o| o.merges.as_deref()).collect();
     assert_eq!(merges, ["usage_stddev", "usage_last", "usage_stddev", "usage_last"]);
+}
+
+#[test]
+fn percentiles_have_a_long_and_a_short_spelling() {
+    let rule = |list: &str, more: &str| {
+        one(&format!(
+            "{{name: a, source: cpu, aggregations: [{{field: usage, function: {list}{more}}}]}}"
+        ))
+    };
+    let spelled = rule("['approx_percentile(0.99)', p50, p999, approx_percentile( 0.125 )]", "");
+    let names: Vec<_> = spelled.outputs.iter().filter_map(OutputRule::name).collect();
+    assert_eq!(names.join(" "), "usage_p99 usage_p50 usage_p999 usage_p12_5");
+    let json = serde_json::to_string(&spelled.rule).unwrap();
+    insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","aggregations":[{"field":"usage","function":["approx_percentile(0.99)","approx_percentile(0.5)","approx_percentile(0.999)","approx_percentile(0.125)"]}]}"#);
+    assert_eq!(one(&json), spelled);
+    assert_eq!(rule("p95", ", as: usage_p95").rule, rule("approx_percentile(.95)", "").rule);
+    let child = compiled(
+        "[{name: p, source: cpu, interval: 1h, aggregations: [{field: usage, function: [p50, distinct]}]}, \
+          {name: c, source: p, interval: 1d, aggregations: [{field: usage, function: [p99, distinct]}]}]",
+    )
+    .unwrap();
+    let parent = child[0].resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    let child = child[1].resolve(SourceColumns::Partials(&parent)).unwrap();
+    insta::assert_snapshot!(columns(&child), @"usage_p99:float usage_distinct:integer");
+    assert_eq!(child.outputs[0].merges.as_deref(), Some("usage_p50"));
 }
 
 #[test]

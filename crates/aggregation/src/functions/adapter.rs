@@ -11,12 +11,14 @@ use highwater_core::{FieldType, Timestamp};
 
 use super::column::{Column, Number, binary, downcast, for_each_row};
 use super::error::{ComputationError, undecodable};
+use super::fraction::Fraction;
 use super::function::AggregateFunction;
 use crate::partial::extrema::{End, Lower, Upper};
 use crate::partial::first_last::ByTime;
 use crate::partial::integer_sum::Integer;
 use crate::partial::{
-    Count, ExactSum, Extremum, Function, IntegerSum, Mean, Moments, Partial, Update,
+    ApproxDistinct, Count, Distinct, ExactSum, Extremum, Function, IntegerSum, Mean, Member,
+    Moments, Partial, Percentiles, Update,
 };
 
 /// The partial at this position of those being finished has no answer.
@@ -243,6 +245,89 @@ impl<V: Column, E: End> Adapter for ByTimes<V, E> {
     }
 }
 
+#[derive(Debug)]
+pub(super) struct Distincts<V>(PhantomData<V>);
+
+impl<V: Column + Member> Adapter for Distincts<V> {
+    type Partial = Distinct<V>;
+    const COUNTS: bool = true;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Distinct<V>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        let values = downcast::<V::Array>(&columns[0]);
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(V::at(values, row));
+        });
+    }
+
+    fn finish(partials: &[Distinct<V>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let too_many = |at| {
+            let error = ComputationError::TooManyDistinct { labels: Vec::new() };
+            NoAnswer { at, error }
+        };
+        let counts = partials
+            .iter()
+            .enumerate()
+            .map(|(at, set)| set.finish().map(u64::cast_signed).map_err(|_| too_many(at)))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(Int64Array::from(counts)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct ApproxDistincts<V>(PhantomData<V>);
+
+impl<V: Column + Member> Adapter for ApproxDistincts<V> {
+    type Partial = ApproxDistinct;
+    const COUNTS: bool = true;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [ApproxDistinct],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        let values = downcast::<V::Array>(&columns[0]);
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(<V as Member>::hash(V::at(values, row)));
+        });
+    }
+
+    fn finish(partials: &[ApproxDistinct], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let counts = partials.iter().map(|set| set.finish().cast_signed());
+        Ok(Arc::new(Int64Array::from_iter_values(counts)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Quantiles<N>(PhantomData<N>);
+
+impl<N: Number> Adapter for Quantiles<N>
+where
+    Percentiles: Update<N>,
+{
+    type Partial = Percentiles;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Percentiles],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<N, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[Percentiles], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let p = function.fraction().unwrap_or(Fraction::HALF).get();
+        let answers: Vec<_> = partials.iter().map(|partial| partial.finish(p)).collect();
+        Ok(f64::array(answers.iter().map(Option::as_ref)))
+    }
+}
+
 /// Something to be done with an adapter that is only known when a query runs.
 pub(super) trait WithAdapter {
     /// What comes out.
@@ -269,6 +354,11 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Moments, FieldType::Float) => work.with::<Spreads<f64>>(),
         (Function::Moments, FieldType::Integer) => work.with::<Spreads<i64>>(),
         (Function::Moments, FieldType::Unsigned) => work.with::<Spreads<u64>>(),
+        (Function::Percentiles, FieldType::Float) => work.with::<Quantiles<f64>>(),
+        (Function::Percentiles, FieldType::Integer) => work.with::<Quantiles<i64>>(),
+        (Function::Percentiles, FieldType::Unsigned) => work.with::<Quantiles<u64>>(),
+        (Function::Distinct, values) => return with_distincts(values, work),
+        (Function::ApproxDistinct, values) => return with_approx_distincts(values, work),
         (Function::Min, values) => return with_extrema::<W, Lower>(values, work),
         (Function::Max, values) => return with_extrema::<W, Upper>(values, work),
         (Function::First, values) => return with_by_times::<W, Lower>(values, work),
@@ -298,6 +388,30 @@ fn with_by_times<W: WithAdapter, E: End>(values: FieldType, work: W) -> Result<W
         FieldType::String => work.with::<ByTimes<String, E>>(),
         FieldType::Timestamp => work.with::<ByTimes<Timestamp, E>>(),
         FieldType::Partial => return internal_err!("no first or last of partials"),
+    })
+}
+
+fn with_distincts<W: WithAdapter>(values: FieldType, work: W) -> Result<W::Output> {
+    Ok(match values {
+        FieldType::Float => work.with::<Distincts<f64>>(),
+        FieldType::Integer => work.with::<Distincts<i64>>(),
+        FieldType::Unsigned => work.with::<Distincts<u64>>(),
+        FieldType::Boolean => work.with::<Distincts<bool>>(),
+        FieldType::String => work.with::<Distincts<String>>(),
+        FieldType::Timestamp => work.with::<Distincts<Timestamp>>(),
+        FieldType::Partial => return internal_err!("no distinct partials"),
+    })
+}
+
+fn with_approx_distincts<W: WithAdapter>(values: FieldType, work: W) -> Result<W::Output> {
+    Ok(match values {
+        FieldType::Float => work.with::<ApproxDistincts<f64>>(),
+        FieldType::Integer => work.with::<ApproxDistincts<i64>>(),
+        FieldType::Unsigned => work.with::<ApproxDistincts<u64>>(),
+        FieldType::Boolean => work.with::<ApproxDistincts<bool>>(),
+        FieldType::String => work.with::<ApproxDistincts<String>>(),
+        FieldType::Timestamp => work.with::<ApproxDistincts<Timestamp>>(),
+        FieldType::Partial => return internal_err!("no distinct partials"),
     })
 }
 

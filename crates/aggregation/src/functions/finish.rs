@@ -16,6 +16,7 @@ use highwater_core::{FieldType, Timestamp};
 
 use super::adapter::{Adapter, NoAnswer, WithAdapter, feed_encoded, with_adapter};
 use super::column::{Column, downcast, selected};
+use super::fraction::Fraction;
 use super::function::AggregateFunction;
 use super::merging::first_type;
 use super::metadata::input_of;
@@ -57,6 +58,24 @@ impl Finish {
         }
     }
 
+    /// The function with the fraction that its call gives, if it takes one.
+    fn with_fraction(&self, argument: Option<&ScalarValue>) -> Result<AggregateFunction> {
+        if self.function.fraction().is_none() {
+            return Ok(self.function);
+        }
+        let number = argument.and_then(|value| value.cast_to(&DataType::Float64).ok());
+        let fraction = match number {
+            Some(ScalarValue::Float64(Some(p))) => Fraction::new(p),
+            _ => None,
+        };
+        match fraction {
+            Some(fraction) => Ok(self.function.with_fraction(fraction)),
+            None => {
+                plan_err!("the second argument of {} is a number from 0 to 1", self.name)
+            }
+        }
+    }
+
     /// Type of the values that the partials are made of. Only the partials know it where the type
     /// of the answer does not tell; some do not either, as theirs are the same for every type.
     fn values(&self, partials: &ArrayRef, output: &DataType) -> Result<FieldType> {
@@ -87,6 +106,9 @@ impl ScalarUDFImpl for Finish {
         if !is_partial {
             return plan_err!("{} takes a partial, not {}", self.name, partial.data_type());
         }
+        if self.function.fraction().is_some() {
+            self.with_fraction(args.scalar_arguments.get(1).copied().flatten())?;
+        }
         let output = self.output_for(partial)?;
         let nullable = !self.function.counts();
         Ok(Arc::new(Field::new(&self.name, output.arrow(), nullable)))
@@ -95,10 +117,17 @@ impl ScalarUDFImpl for Finish {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let partials = cast(&args.args[0].to_array(args.number_rows)?, &DataType::Binary)?;
         let values = self.values(&partials, args.return_type())?;
-        let finish = FinishAll { partials: &partials, function: self.function };
+        let function = match args.args.get(1) {
+            Some(ColumnarValue::Scalar(fraction)) => self.with_fraction(Some(fraction))?,
+            _ => self.function,
+        };
+        let finish = FinishAll { partials: &partials, function };
         match with_adapter(self.function.partial_function(), values, finish)?? {
             Ok(answers) => Ok(answer(&args, answers)?),
-            Err(NoAnswer { at, error }) => Err(error.labelled(labels(&args, at)?).into()),
+            Err(NoAnswer { at, error }) => {
+                let before = if self.function.fraction().is_some() { 2 } else { 1 };
+                Err(error.labelled(labels(&args, before, at)?).into())
+            }
         }
     }
 }
@@ -128,9 +157,9 @@ impl WithAdapter for FinishAll<'_> {
     }
 }
 
-/// Names and values of the labels in this row; times in RFC 3339.
-fn labels(args: &ScalarFunctionArgs, row: usize) -> Result<Vec<(String, String)>> {
-    let labelled = args.args.iter().zip(&args.arg_fields).skip(1);
+/// Names and values of the labels in this row, which follow some other arguments; times in RFC 3339.
+fn labels(args: &ScalarFunctionArgs, before: usize, row: usize) -> Result<Vec<(String, String)>> {
+    let labelled = args.args.iter().zip(&args.arg_fields).skip(before);
     labelled
         .map(|(value, field)| {
             let column = value.to_array(args.number_rows)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use datafusion::common::Column;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::{AggregateUDF, Expr, lit};
 use datafusion::prelude::ident;
@@ -10,23 +10,16 @@ use highwater_core::FieldType;
 use highwater_core::schema::TIME_COLUMN;
 
 use super::finish::finish_udf;
+use super::fraction::Fraction;
 use super::partials::{merge_udaf, partial_udaf};
 use super::raw;
 use crate::partial::{Function, Spread};
 
 /// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 7] = [
-    "distinct",
-    "approx_distinct",
-    "approx_percentile",
-    "increase",
-    "rate",
-    "time_weighted_average",
-    "histogram",
-];
+const NOT_YET: [&str; 4] = ["increase", "rate", "time_weighted_average", "histogram"];
 
 /// What each name means, in SQL and in rule files; a function's own name comes first.
-const NAMES: [(&str, AggregateFunction); 20] = [
+const NAMES: [(&str, AggregateFunction); 23] = [
     ("count", AggregateFunction::CountField),
     ("sum", AggregateFunction::Sum),
     ("mean", AggregateFunction::Mean),
@@ -47,6 +40,10 @@ const NAMES: [(&str, AggregateFunction); 20] = [
     ("variance_pop", AggregateFunction::Variance(Spread::Population)),
     ("var_pop", AggregateFunction::Variance(Spread::Population)),
     ("var_population", AggregateFunction::Variance(Spread::Population)),
+    ("distinct", AggregateFunction::Distinct),
+    ("approx_distinct", AggregateFunction::ApproxDistinct),
+    // With the fraction that its calls give.
+    ("approx_percentile", AggregateFunction::ApproxPercentile(Fraction::HALF)),
 ];
 
 /// Functions of SQL whose answers cannot be merged.
@@ -79,6 +76,12 @@ pub enum AggregateFunction {
     Stddev(Spread),
     /// Variance.
     Variance(Spread),
+    /// How many different values.
+    Distinct,
+    /// About how many different values.
+    ApproxDistinct,
+    /// About the value below which this share of all values lies.
+    ApproxPercentile(Fraction),
 }
 
 /// Why a function cannot be used.
@@ -111,6 +114,12 @@ pub enum FunctionError {
         /// Which function.
         function: AggregateFunction,
     },
+    /// A percentile of what?
+    #[error("function {name} needs a number from 0 to 1, like {name}(0.99)")]
+    NeedsFraction {
+        /// As it was written.
+        name: String,
+    },
     /// The field's type does not fit.
     #[error("function {function} does not take a field of type {field_type}")]
     WrongType {
@@ -121,8 +130,9 @@ pub enum FunctionError {
     },
 }
 
-const KNOWN: &str = "avg, count, first, first_time, last, last_time, max, mean, min, stddev, \
-                     stddev_pop, sum, variance, variance_pop";
+const KNOWN: &str = "approx_distinct, approx_percentile(0.99), avg, count, distinct, first, \
+                     first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, \
+                     variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -132,7 +142,7 @@ impl AggregateFunction {
     pub fn named(name: &str, has_field: bool) -> Result<Self, FunctionError> {
         let function = match name {
             "count" if !has_field => AggregateFunction::Count,
-            name => by_name(name).ok_or_else(|| unknown(name))?,
+            name => spelled(name)?,
         };
         match function {
             AggregateFunction::Count => Ok(function),
@@ -145,6 +155,7 @@ impl AggregateFunction {
     pub fn name(self) -> &'static str {
         match self {
             AggregateFunction::Count => "count",
+            AggregateFunction::ApproxPercentile(_) => "approx_percentile",
             function => names().find(|(_, named)| *named == function).map_or("", |(name, _)| name),
         }
     }
@@ -160,6 +171,9 @@ impl AggregateFunction {
             AggregateFunction::First | AggregateFunction::FirstTime => Function::First,
             AggregateFunction::Last | AggregateFunction::LastTime => Function::Last,
             AggregateFunction::Stddev(_) | AggregateFunction::Variance(_) => Function::Moments,
+            AggregateFunction::Distinct => Function::Distinct,
+            AggregateFunction::ApproxDistinct => Function::ApproxDistinct,
+            AggregateFunction::ApproxPercentile(_) => Function::Percentiles,
         }
     }
 
@@ -172,7 +186,32 @@ impl AggregateFunction {
 
     /// Whether the answer of nothing is 0 rather than NULL.
     pub(super) fn counts(self) -> bool {
-        matches!(self, AggregateFunction::Count | AggregateFunction::CountField)
+        let function = self.partial_function();
+        matches!(function, Function::Count | Function::Distinct | Function::ApproxDistinct)
+    }
+
+    /// The same function with the fraction of a percentile that a call gives.
+    pub(super) fn with_fraction(self, fraction: Fraction) -> Self {
+        match self {
+            AggregateFunction::ApproxPercentile(_) => AggregateFunction::ApproxPercentile(fraction),
+            function => function,
+        }
+    }
+
+    /// The fraction that calls give as second argument.
+    pub(super) fn fraction(self) -> Option<Fraction> {
+        match self {
+            AggregateFunction::ApproxPercentile(fraction) => Some(fraction),
+            _ => None,
+        }
+    }
+
+    /// What the name of an output ends with: the name, or the short one of a percentile.
+    pub fn suffix(self) -> String {
+        match self.fraction() {
+            Some(fraction) => fraction.short(),
+            None => self.name().to_owned(),
+        }
     }
 
     /// Checks that a field of this type can be aggregated.
@@ -189,7 +228,7 @@ impl AggregateFunction {
 
     pub(super) fn takes(function: Function, values: FieldType) -> bool {
         match function {
-            Function::Sum | Function::Mean | Function::Moments => {
+            Function::Sum | Function::Mean | Function::Moments | Function::Percentiles => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
             }
             _ => values != FieldType::Partial,
@@ -204,10 +243,11 @@ impl AggregateFunction {
     /// Type of the answer where it is the same over every type of values.
     pub(super) fn fixed_output_type(self) -> Option<FieldType> {
         match self {
-            AggregateFunction::Count | AggregateFunction::CountField => Some(FieldType::Integer),
+            function if function.counts() => Some(FieldType::Integer),
             AggregateFunction::Mean
             | AggregateFunction::Stddev(_)
-            | AggregateFunction::Variance(_) => Some(FieldType::Float),
+            | AggregateFunction::Variance(_)
+            | AggregateFunction::ApproxPercentile(_) => Some(FieldType::Float),
             AggregateFunction::FirstTime | AggregateFunction::LastTime => {
                 Some(FieldType::Timestamp)
             }
@@ -217,7 +257,8 @@ impl AggregateFunction {
 
     /// The answer straight from points: an aggregate over the column (none: over the points).
     pub fn value_expr(self, column: Option<&str>) -> Expr {
-        let arguments = self.arguments(column);
+        let arguments = self.arguments(column).into_iter().chain(self.fraction_argument());
+        let arguments = arguments.collect();
         match raw::udaf(self.name()) {
             Some(udaf) => udaf.call(arguments),
             None => count_udaf().call(arguments),
@@ -227,8 +268,19 @@ impl AggregateFunction {
     /// The function that a call in SQL is, if it is one of these.
     pub fn of(udaf: &AggregateUDF, arguments: &[Expr]) -> Option<Self> {
         let counts_points = matches!(arguments, [] | [Expr::Literal(..)]);
-        let name = udaf.name().to_ascii_lowercase();
-        AggregateFunction::named(&name, !(name == "count" && counts_points)).ok()
+        match (by_name(&udaf.name().to_ascii_lowercase())?, arguments) {
+            (AggregateFunction::CountField, _) if counts_points => Some(AggregateFunction::Count),
+            (percentile @ AggregateFunction::ApproxPercentile(_), [_, fraction]) => {
+                match fraction {
+                    Expr::Literal(ScalarValue::Float64(Some(p)), _) => {
+                        Fraction::new(*p).map(|fraction| percentile.with_fraction(fraction))
+                    }
+                    _ => None,
+                }
+            }
+            (AggregateFunction::ApproxPercentile(_), _) => None,
+            (function, _) => Some(function),
+        }
     }
 
     /// An aggregate over points that gives partials.
@@ -244,7 +296,8 @@ impl AggregateFunction {
     /// The answer of a column of partials, of type `output` (see
     /// [`output_type`](AggregateFunction::output_type)). An overflowing sum names the labels.
     pub fn finish_expr(self, partial_column: &str, output: FieldType, labels: Vec<Expr>) -> Expr {
-        let arguments = std::iter::once(ident(partial_column)).chain(labels).collect();
+        let partial = std::iter::once(ident(partial_column));
+        let arguments = partial.chain(self.fraction_argument()).chain(labels).collect();
         finish_udf(self.name(), self, Some(output)).call(arguments)
     }
 
@@ -257,6 +310,10 @@ impl AggregateFunction {
             true => vec![value, ident(TIME_COLUMN)],
             false => vec![value],
         }
+    }
+
+    fn fraction_argument(self) -> Option<Expr> {
+        self.fraction().map(|fraction| lit(fraction.get()))
     }
 
     /// Whether the time is an argument too.
@@ -275,6 +332,24 @@ pub(super) fn by_name(name: &str) -> Option<AggregateFunction> {
     names().find(|(known, _)| *known == name).map(|(_, function)| function)
 }
 
+/// The function as rule files spell it: a name, `approx_percentile(0.99)`, or `p99`.
+fn spelled(name: &str) -> Result<AggregateFunction, FunctionError> {
+    let needs_fraction = || FunctionError::NeedsFraction { name: "approx_percentile".to_owned() };
+    let percentile = AggregateFunction::ApproxPercentile;
+    if let Some(fraction) = Fraction::of_short(name) {
+        return Ok(percentile(fraction));
+    }
+    let argument = name.strip_prefix("approx_percentile").map(str::trim);
+    match argument.map(|text| text.strip_prefix('(').and_then(|text| text.strip_suffix(')'))) {
+        None => by_name(name).ok_or_else(|| unknown(name)),
+        Some(None) => Err(needs_fraction()),
+        Some(Some(number)) => {
+            let fraction = number.trim().parse().ok().and_then(Fraction::new);
+            fraction.map(percentile).ok_or_else(needs_fraction)
+        }
+    }
+}
+
 fn unknown(name: &str) -> FunctionError {
     let name = name.to_owned();
     if NOT_YET.contains(&&*name) {
@@ -288,7 +363,10 @@ fn unknown(name: &str) -> FunctionError {
 
 impl fmt::Display for AggregateFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self.fraction() {
+            Some(fraction) => write!(f, "{}({fraction})", self.name()),
+            None => f.write_str(self.name()),
+        }
     }
 }
 
@@ -302,14 +380,30 @@ mod tests {
         assert_eq!(AggregateFunction::named("count", true), Ok(AggregateFunction::CountField));
         assert_eq!(AggregateFunction::named("avg", true), Ok(AggregateFunction::Mean));
         for (name, function) in names() {
-            assert_eq!(AggregateFunction::named(name, true), Ok(function));
+            if function.fraction().is_none() {
+                assert_eq!(AggregateFunction::named(name, true), Ok(function));
+            }
             assert_eq!(by_name(function.name()), Some(function), "{name}");
         }
         let error =
             |name, has_field| AggregateFunction::named(name, has_field).unwrap_err().to_string();
         assert_eq!(error("sum", false), "function sum needs a field");
-        assert!(error("total", true).starts_with("unknown function \"total\"; known are avg, "));
+        assert!(
+            error("total", true)
+                .starts_with("unknown function \"total\"; known are approx_distinct, ")
+        );
         assert!(error("histogram", true).contains("not supported yet"));
+        let p99 = AggregateFunction::ApproxPercentile(Fraction::new(0.99).unwrap());
+        for spelling in ["p99", "approx_percentile(0.99)", "approx_percentile ( .99 )"] {
+            assert_eq!(AggregateFunction::named(spelling, true), Ok(p99), "{spelling}");
+        }
+        assert_eq!(
+            (p99.to_string(), p99.suffix()),
+            ("approx_percentile(0.99)".into(), "p99".into())
+        );
+        for spelling in ["approx_percentile", "approx_percentile(2)", "approx_percentile(x)"] {
+            assert!(error(spelling, true).contains("needs a number from 0 to 1"), "{spelling}");
+        }
         assert!(error("percentile_cont", true).contains("queries only"));
     }
 

@@ -10,10 +10,11 @@
 //! | `f_finish(p, labels..)` | scalar: the answer of a partial; the labels are for its error |
 //!
 //! `first`, `last` and the times of both take the time as second argument; in SQL it may be left out
-//! and is then the column `time` beside the value. The NULL partial is the partial of nothing.
+//! and is then the column `time` beside the value. `approx_percentile` and its finish take the fraction
+//! as second argument. The NULL partial is the partial of nothing.
 //! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
 //!
-//! Reading order: [`function`] (names, types, expressions), `adapter` (arrays to partials and
+//! Reading order: [`function`] (names, types, expressions), `fraction`, `adapter` (arrays to partials and
 //! back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
 //! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
@@ -22,6 +23,7 @@ mod column;
 mod distinct;
 mod error;
 mod finish;
+mod fraction;
 pub mod function;
 mod groups;
 mod merging;
@@ -49,6 +51,7 @@ use crate::partial::Function;
 
 pub use error::ComputationError;
 pub(crate) use error::through_a_plan;
+pub use fraction::Fraction;
 pub use function::{AggregateFunction, FunctionError};
 pub use metadata::partial_field;
 use overflow_labels::OverflowLabels;

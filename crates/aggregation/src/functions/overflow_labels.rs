@@ -1,4 +1,4 @@
-//! Lets an overflowing `sum` of integers say in which group.
+//! Lets a `sum` of integers that overflows, or a `distinct` of too many values, say in which group.
 //!
 //! An accumulator does not know the values of its group. So a grouped `sum(x)` becomes
 //! `sum_partial(x)` below a projection with `sum_finish(.., group columns)`, as a read of a
@@ -57,24 +57,24 @@ impl OptimizerRule for OverflowLabels {
 
 fn labelled(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
-    let sums: Vec<Option<(Expr, FieldType)>> =
-        aggregate.aggr_expr.iter().map(|expr| as_partial(expr, &input)).collect::<Result<_>>()?;
-    if sums.iter().all(Option::is_none) {
+    let calls: Vec<Option<Steps>> =
+        aggregate.aggr_expr.iter().map(|expr| in_steps(expr, &input)).collect::<Result<_>>()?;
+    if calls.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
     let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
     let columns: Vec<Column> = aggregate.schema.columns();
     let answers = columns.iter().enumerate().map(|(index, column)| {
-        let sum = index.checked_sub(groups).and_then(|index| sums[index].as_ref());
-        match sum {
+        let steps = index.checked_sub(groups).and_then(|index| calls[index].as_ref());
+        match steps {
             None => Expr::Column(column.clone()),
-            Some((_, output)) => finished(column, *output, &columns[..groups]),
+            Some(steps) => finished(column, steps, &columns[..groups]),
         }
     });
     let answers = answers.collect();
-    let partials = aggregate.aggr_expr.iter().zip(&sums).map(|(expr, sum)| match sum {
+    let partials = aggregate.aggr_expr.iter().zip(&calls).map(|(expr, steps)| match steps {
         None => expr.clone(),
-        Some((partial, _)) => partial.clone(),
+        Some(steps) => steps.partial.clone(),
     });
     let below = Aggregate::try_new(
         Arc::clone(&aggregate.input),
@@ -85,28 +85,37 @@ fn labelled(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(projection)))
 }
 
-/// The partial in the place of an integer sum, under the same name; and the type of the answer.
-fn as_partial(expr: &Expr, input: &DFSchema) -> Result<Option<(Expr, FieldType)>> {
+/// A call that may have no answer, computed in two steps.
+struct Steps {
+    /// The partial in the place of the call, under the same name.
+    partial: Expr,
+    function: AggregateFunction,
+    output: FieldType,
+}
+
+fn in_steps(expr: &Expr, input: &DFSchema) -> Result<Option<Steps>> {
     let Expr::AggregateFunction(Call { func, params }) = expr.clone().unalias() else {
         return Ok(None);
     };
-    if func.name() != SUM || params.distinct {
-        return Ok(None);
-    }
+    let function = match func.name() {
+        SUM if !params.distinct => AggregateFunction::Sum,
+        name if name == AggregateFunction::Distinct.name() => AggregateFunction::Distinct,
+        _ => return Ok(None),
+    };
     let output = match expr.get_type(input)? {
         DataType::Int64 => FieldType::Integer,
         DataType::UInt64 => FieldType::Unsigned,
         _ => return Ok(None),
     };
-    let func = partial_udaf("sum", AggregateFunction::Sum);
+    let func = partial_udaf(function.name(), function);
     let partial = Expr::AggregateFunction(Call { func, params });
     let (relation, name) = expr.qualified_name();
-    Ok(Some((partial.alias_qualified(relation, name), output)))
+    Ok(Some(Steps { partial: partial.alias_qualified(relation, name), function, output }))
 }
 
-fn finished(column: &Column, output: FieldType, groups: &[Column]) -> Expr {
+fn finished(column: &Column, steps: &Steps, groups: &[Column]) -> Expr {
     let labels = groups.iter().filter(|group| group.name != Aggregate::INTERNAL_GROUPING_ID);
-    let sum = std::iter::once(column).chain(labels).cloned().map(Expr::Column).collect();
-    let answer = finish_udf("sum", AggregateFunction::Sum, Some(output)).call(sum);
-    answer.alias_qualified(column.relation.clone(), &column.name)
+    let partial = std::iter::once(column).chain(labels).cloned().map(Expr::Column).collect();
+    let finish = finish_udf(steps.function.name(), steps.function, Some(steps.output));
+    finish.call(partial).alias_qualified(column.relation.clone(), &column.name)
 }

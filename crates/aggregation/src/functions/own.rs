@@ -10,9 +10,11 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
     Volatility,
 };
+use datafusion::physical_expr::expressions::Literal;
 
 use super::adapter::{WithAdapter, with_adapter};
 use super::column::field_type_of;
+use super::fraction::Fraction;
 use super::function::{AggregateFunction, names};
 use super::groups::{Gives, MakeGroups, Reads};
 use super::partials::coerced;
@@ -37,7 +39,7 @@ fn is_own(function: AggregateFunction) -> bool {
     )
 }
 
-/// `f(x)`, for `first` and `last` `f(x, time)`.
+/// `f(x)`, for `first` and `last` `f(x, time)`, for percentiles `f(x, p)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Own {
     name: &'static str,
@@ -62,8 +64,26 @@ impl Own {
         let Some(values) = field_type_of(args.expr_fields[0].data_type()) else {
             return plan_err!("{} does not take {}", self.name, args.expr_fields[0]);
         };
-        let make = make(Reads::Values, Gives::Answers(self.function));
+        let make = make(Reads::Values, Gives::Answers(self.called(args)?));
         with_adapter(self.function.partial_function(), values, make)
+    }
+}
+
+impl Own {
+    /// The function with the constant that a percentile has as second argument.
+    fn called(&self, args: &AccumulatorArgs) -> Result<AggregateFunction> {
+        if self.function.fraction().is_none() {
+            return Ok(self.function);
+        }
+        let literal = args.exprs.get(1).and_then(|expr| expr.downcast_ref::<Literal>());
+        let fraction = match literal.map(Literal::value) {
+            Some(ScalarValue::Float64(Some(p))) => Fraction::new(*p),
+            _ => None,
+        };
+        match fraction {
+            Some(fraction) => Ok(self.function.with_fraction(fraction)),
+            None => plan_err!("the second argument of {} is a number from 0 to 1", self.name),
+        }
     }
 }
 
@@ -77,7 +97,14 @@ impl AggregateUDFImpl for Own {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        coerced(self.function, arg_types)
+        match (self.function.fraction(), arg_types) {
+            (None, types) => coerced(self.function, types),
+            (Some(_), [value, _]) => {
+                let value = coerced(self.function, std::slice::from_ref(value))?;
+                Ok([value, vec![DataType::Float64]].concat())
+            }
+            _ => plan_err!("{0} takes two arguments: {0}(x, 0.99)", self.name),
+        }
     }
 
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {

@@ -47,7 +47,7 @@ pub(super) fn coerced(function: AggregateFunction, types: &[DataType]) -> Result
             plan_err!("{function} goes by a timestamp, not by {other}")
         }
         _ if function.goes_by_time() => plan_err!("{function} takes a value and its time"),
-        _ => plan_err!("{function} takes one argument, not {}", types.len()),
+        _ => plan_err!("{} takes one argument, not {}", function.name(), types.len()),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn coerced(function: AggregateFunction, types: &[DataType]) -> Result
 fn value_type(function: AggregateFunction, input: &DataType) -> Result<DataType> {
     match field_type_of(input).filter(|values| function.accepts(*values).is_ok()) {
         Some(values) => Ok(values.arrow()),
-        None => plan_err!("{function} does not take values of type {input}"),
+        None => plan_err!("{} does not take values of type {input}", function.name()),
     }
 }
 
@@ -96,7 +96,8 @@ impl Partials {
             Stage::Points => {
                 (Reads::Values, field_type_of(input.data_type()).unwrap_or(FieldType::Float))
             }
-            Stage::Partials if self.function.counts() => (Reads::Partials, FieldType::Float),
+            // The same for every type of values.
+            Stage::Partials if !function.is_typed() => (Reads::Partials, FieldType::Float),
             Stage::Partials => match input_of(input, function)? {
                 Some(values) => (Reads::Partials, values),
                 None => return Ok(None),

@@ -19,6 +19,7 @@ use highwater_query::QueryError;
 use super::*;
 use crate::partial::Spread;
 
+mod sets;
 mod spread;
 
 const SECOND: i64 = 1_000_000_000;
@@ -169,7 +170,7 @@ const CALLS: [(&str, &str); 36] = [
 ];
 
 /// One of each, for queries that take their time.
-const FEW: [(&str, &str); 11] = [
+const FEW: [(&str, &str); 12] = [
     ("sum", "f"),
     ("sum", "i"),
     ("mean", "u"),
@@ -181,6 +182,7 @@ const FEW: [(&str, &str); 11] = [
     ("first_time", "s"),
     ("stddev", "f"),
     ("variance_pop", "i"),
+    ("approx_distinct", "f"),
 ];
 
 #[tokio::test]
@@ -590,6 +592,10 @@ async fn plans_in_code_need_no_metadata() {
         (AggregateFunction::LastTime, Some("f"), Some(FieldType::Float)),
         (AggregateFunction::Stddev(Spread::Sample), Some("f"), Some(FieldType::Float)),
         (AggregateFunction::Variance(Spread::Population), Some("i"), Some(FieldType::Integer)),
+        (AggregateFunction::Distinct, Some("s"), Some(FieldType::String)),
+        (AggregateFunction::Distinct, Some("i"), Some(FieldType::Integer)),
+        (AggregateFunction::ApproxDistinct, Some("host"), Some(FieldType::String)),
+        (AggregateFunction::ApproxPercentile(Fraction::HALF), Some("u"), Some(FieldType::Unsigned)),
     ];
     let named = |make: &dyn Fn(usize, AggregateFunction, Option<&'static str>) -> Expr| {
         let exprs = calls.iter().enumerate().map(|(n, (f, x, _))| make(n, *f, *x));

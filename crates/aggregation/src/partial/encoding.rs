@@ -32,11 +32,17 @@ pub enum Function {
     Last = 7,
     /// See [`Moments`](super::Moments).
     Moments = 8,
+    /// See [`Distinct`](super::Distinct).
+    Distinct = 9,
+    /// See [`ApproxDistinct`](super::ApproxDistinct).
+    ApproxDistinct = 10,
+    /// See [`Percentiles`](super::Percentiles).
+    Percentiles = 11,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 8] = [
+    pub const ALL: [Function; 11] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -45,6 +51,9 @@ impl Function {
         Function::First,
         Function::Last,
         Function::Moments,
+        Function::Distinct,
+        Function::ApproxDistinct,
+        Function::Percentiles,
     ];
 
     /// The name of the partial; that of a function in SQL, where only one has it.
@@ -58,6 +67,28 @@ impl Function {
             Function::First => "first",
             Function::Last => "last",
             Function::Moments => "moments",
+            Function::Distinct => "distinct",
+            Function::ApproxDistinct => "approx_distinct",
+            Function::Percentiles => "approx_percentile",
+        }
+    }
+}
+
+impl Function {
+    /// Whether its partials over values of different types differ in kind.
+    pub fn is_typed(self) -> bool {
+        match self {
+            Function::Count
+            | Function::Mean
+            | Function::Moments
+            | Function::ApproxDistinct
+            | Function::Percentiles => false,
+            Function::Sum
+            | Function::Min
+            | Function::Max
+            | Function::First
+            | Function::Last
+            | Function::Distinct => true,
         }
     }
 }

@@ -88,6 +88,26 @@ proptest! {
     }
 
     #[test]
+    fn sets(
+        floats in floats(),
+        timed in timed(any::<bool>()),
+        integers: Vec<i64>,
+        strings in prop::collection::vec("[a-c]{0,2}", 0..20),
+        cuts: Cuts,
+    ) {
+        keeps_the_laws(&floats, cuts, Distinct::<f64>::update)?;
+        keeps_the_laws(&integers, cuts, Distinct::<i64>::update)?;
+        keeps_the_laws(&timed, cuts, |p: &mut Distinct<bool>, (_, v)| p.update(v))?;
+        keeps_the_laws(&timed, cuts, |p: &mut Distinct<Timestamp>, (at, _)| p.update(at))?;
+        keeps_the_laws(&strings, cuts, |p: &mut Distinct<String>, v| p.update(&v))?;
+        keeps_the_laws(&strings, cuts, |p: &mut ApproxDistinct, v| {
+            p.update(<String as Member>::hash(&v));
+        })?;
+        keeps_the_laws::<Percentiles, f64>(&floats, cuts, Percentiles::update)?;
+        keeps_the_laws::<Percentiles, i64>(&integers, cuts, Percentiles::update)?;
+    }
+
+    #[test]
     fn by_time(
         floats in timed(prop_oneof![-3.0..3.0, Just(f64::NAN), Just(-0.0), Just(0.0)]),
         strings in timed("[a-c]{0,2}"),
@@ -100,7 +120,7 @@ proptest! {
 
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x29],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x2c],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -116,6 +136,10 @@ proptest! {
             decodes_totally::<First<bool>>(bytes)?;
             decodes_totally::<Last<Timestamp>>(bytes)?;
             decodes_totally::<Moments>(bytes)?;
+            decodes_totally::<Distinct<String>>(bytes)?;
+            decodes_totally::<Distinct<f64>>(bytes)?;
+            decodes_totally::<ApproxDistinct>(bytes)?;
+            decodes_totally::<Percentiles>(bytes)?;
         }
     }
 }
@@ -177,6 +201,27 @@ fn golden_bytes() {
         moments(&[1e-300, 1e300]),
         "2830022400000000b2e6f1853f01dc2a0000000000001f0000000070d6012020f2905f00000000000\
          1f114c24779ae83aa02574c9540cb0100003f000040dc1fd857f840f6ef97427139eb08"
+    );
+    let hash = |text: &str| <String as Member>::hash(text);
+    assert_eq!(hash(""), 0xd1fba762150c532c);
+    assert_eq!(<u64 as Member>::hash(1), 0x1e9f734161d62dd9);
+    assert_eq!(hex(&Distinct::<f64>::default()), "29f1");
+    assert_eq!(hex(&fed(&[3, 1, 3, 300], Distinct::<i64>::update)), "29020102a902");
+    assert_eq!(
+        hex(&fed(&["b", "ab"], |p: &mut Distinct<String>, t| p.update(t))),
+        "29050261620162"
+    );
+    assert_eq!(hex(&fed(&[true], Distinct::<bool>::update)), "290401");
+    assert_eq!(hex(&ApproxDistinct::default()), "2af0");
+    assert_eq!(
+        hex(&fed(&["b", "a"], |p: &mut ApproxDistinct, t| p.update(hash(t)))),
+        "2a0013189bb8d2487440ce60fb0226cf228b"
+    );
+    let percentiles = |values: &[f64]| hex(&fed::<Percentiles, f64>(values, Percentiles::update));
+    assert_eq!(percentiles(&[]), "2bf0");
+    assert_eq!(
+        percentiles(&[1.0, 2.5, -1.0, 1.0]),
+        "2b00000000000000f0bf000000000000044081ff070181ff07025001"
     );
     assert_eq!(hex(&fed(&[2.5], Min::<f64>::update)), "24010000000000000440");
     assert_eq!(hex(&fed(&[-2], Max::<i64>::update)), "2502feffffffffffffff");

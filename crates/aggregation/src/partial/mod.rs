@@ -6,16 +6,20 @@
 //! the function over the points, bit for bit. NULLs are the caller's to skip.
 //!
 //! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
-//! [`value`], [`extrema`], [`first_last`].
+//! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`].
 
+pub mod approx_distinct;
 pub mod count;
+pub mod distinct;
 pub mod encoding;
 pub mod exact_sum;
 pub mod extrema;
 pub mod first_last;
 pub mod integer_sum;
 pub mod mean;
+pub mod member;
 pub mod moments;
+pub mod percentiles;
 pub mod value;
 
 #[cfg(test)]
@@ -23,14 +27,18 @@ mod laws;
 
 use std::fmt::Debug;
 
+pub use approx_distinct::ApproxDistinct;
 pub use count::Count;
+pub use distinct::{Distinct, MOST_DISTINCT, TooMany};
 pub use encoding::{DecodeError, Function, Header};
 pub use exact_sum::ExactSum;
 pub use extrema::{Extremum, Max, Min};
 pub use first_last::{First, Last};
 pub use integer_sum::{IntegerSum, Overflow};
 pub use mean::Mean;
+pub use member::Member;
 pub use moments::{Moments, Spread};
+pub use percentiles::Percentiles;
 pub use value::Value;
 
 /// Mergeable state of an aggregate function; `default()` has seen nothing.
