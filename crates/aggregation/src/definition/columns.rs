@@ -147,6 +147,19 @@ pub(super) fn ordering(definition: &Definition) -> Vec<DefinitionError> {
     problems
 }
 
+/// An output that needs groups of one series, where these are not.
+pub(super) fn several_series(definition: &Definition) -> Option<DefinitionError> {
+    let mut outputs = definition.outputs.iter();
+    let output = outputs.find(|output| output.function.needs_one_series())?;
+    (definition.group_by != GroupBy::AllTags).then(|| {
+        let function = output.function;
+        let reason = format!(
+            "{function} follows one counter, so every series needs a group of its own; use \"*\""
+        );
+        DefinitionError::at("group_by", reason)
+    })
+}
+
 /// Whether the answer has this column, or may have it once more tags or fields appear.
 fn may_have_column(definition: &Definition, column: &str) -> bool {
     let is_group = match &definition.group_by {

@@ -17,8 +17,8 @@ use crate::partial::extrema::{End, Lower, Upper};
 use crate::partial::first_last::ByTime;
 use crate::partial::integer_sum::Integer;
 use crate::partial::{
-    ApproxDistinct, Count, Distinct, ExactSum, Extremum, Function, IntegerSum, Mean, Member,
-    Moments, Partial, Percentiles, Update,
+    ApproxDistinct, Count, Counter, Distinct, ExactSum, Extremum, Function, IntegerSum, Mean,
+    Member, Moments, Partial, Percentiles, Reading, Update,
 };
 
 /// The partial at this position of those being finished has no answer.
@@ -328,6 +328,39 @@ where
     }
 }
 
+#[derive(Debug)]
+pub(super) struct Counters<V>(PhantomData<V>);
+
+impl<V: Column + Reading> Adapter for Counters<V> {
+    type Partial = Counter<V>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Counter<V>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        let values = downcast::<V::Array>(&columns[0]);
+        let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(Timestamp::at(times, row), V::at(values, row));
+        });
+    }
+
+    fn finish(partials: &[Counter<V>], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let answer = |(at, counter): (usize, &Counter<V>)| {
+            let answer = match function {
+                AggregateFunction::Rate => counter.rate(),
+                _ => counter.increase(),
+            };
+            let error = ComputationError::SeveralCounters { labels: Vec::new() };
+            answer.map_err(|_| NoAnswer { at, error })
+        };
+        let answers = partials.iter().enumerate().map(answer).collect::<Result<Vec<_>, _>>()?;
+        Ok(f64::array(answers.iter().map(Option::as_ref)))
+    }
+}
+
 /// Something to be done with an adapter that is only known when a query runs.
 pub(super) trait WithAdapter {
     /// What comes out.
@@ -357,6 +390,9 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Percentiles, FieldType::Float) => work.with::<Quantiles<f64>>(),
         (Function::Percentiles, FieldType::Integer) => work.with::<Quantiles<i64>>(),
         (Function::Percentiles, FieldType::Unsigned) => work.with::<Quantiles<u64>>(),
+        (Function::Counter, FieldType::Float) => work.with::<Counters<f64>>(),
+        (Function::Counter, FieldType::Integer) => work.with::<Counters<i64>>(),
+        (Function::Counter, FieldType::Unsigned) => work.with::<Counters<u64>>(),
         (Function::Distinct, values) => return with_distincts(values, work),
         (Function::ApproxDistinct, values) => return with_approx_distincts(values, work),
         (Function::Min, values) => return with_extrema::<W, Lower>(values, work),
@@ -441,12 +477,24 @@ pub(super) fn feed_encoded<P: Partial>(
 
 /// The encodings; NULL for partials of nothing, unless the answer of nothing is a value.
 pub(super) fn encoded<A: Adapter>(partials: &[A::Partial]) -> Result<BinaryArray> {
+    encoded_with::<A>(partials, A::Partial::encode)
+}
+
+/// The same of groups that are complete.
+pub(super) fn encoded_complete<A: Adapter>(partials: &[A::Partial]) -> Result<BinaryArray> {
+    encoded_with::<A>(partials, A::Partial::encode_complete)
+}
+
+fn encoded_with<A: Adapter>(
+    partials: &[A::Partial],
+    encode: impl Fn(&A::Partial, &mut Vec<u8>),
+) -> Result<BinaryArray> {
     let mut bytes = Vec::with_capacity(partials.len() * 16);
     let mut ends = Vec::with_capacity(partials.len() + 1);
     ends.push(0i32);
     for partial in partials {
         if A::COUNTS || !partial.is_empty() {
-            partial.encode(&mut bytes);
+            encode(partial, &mut bytes);
         }
         ends.push(bytes.len() as i32);
     }

@@ -28,6 +28,15 @@ pub enum ComputationError {
         /// Names and values that say where: bucket, then groups.
         labels: Vec<(String, String)>,
     },
+    /// Readings that are not those of one counter, in order of time.
+    #[error(
+        "points of several counters mix in one group{}; group by every tag that tells them apart",
+        Where(labels)
+    )]
+    SeveralCounters {
+        /// Names and values that say where: bucket, then groups.
+        labels: Vec<(String, String)>,
+    },
 }
 
 impl ComputationError {
@@ -35,7 +44,8 @@ impl ComputationError {
     pub(super) fn labelled(mut self, found: Vec<(String, String)>) -> Self {
         match &mut self {
             ComputationError::IntegerOverflow { labels }
-            | ComputationError::TooManyDistinct { labels } => *labels = found,
+            | ComputationError::TooManyDistinct { labels }
+            | ComputationError::SeveralCounters { labels } => *labels = found,
         }
         self
     }

@@ -16,10 +16,10 @@ use super::raw;
 use crate::partial::{Function, Spread};
 
 /// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 4] = ["increase", "rate", "time_weighted_average", "histogram"];
+const NOT_YET: [&str; 2] = ["time_weighted_average", "histogram"];
 
 /// What each name means, in SQL and in rule files; a function's own name comes first.
-const NAMES: [(&str, AggregateFunction); 23] = [
+const NAMES: [(&str, AggregateFunction); 25] = [
     ("count", AggregateFunction::CountField),
     ("sum", AggregateFunction::Sum),
     ("mean", AggregateFunction::Mean),
@@ -42,6 +42,8 @@ const NAMES: [(&str, AggregateFunction); 23] = [
     ("var_population", AggregateFunction::Variance(Spread::Population)),
     ("distinct", AggregateFunction::Distinct),
     ("approx_distinct", AggregateFunction::ApproxDistinct),
+    ("increase", AggregateFunction::Increase),
+    ("rate", AggregateFunction::Rate),
     // With the fraction that its calls give.
     ("approx_percentile", AggregateFunction::ApproxPercentile(Fraction::HALF)),
 ];
@@ -82,6 +84,10 @@ pub enum AggregateFunction {
     ApproxDistinct,
     /// About the value below which this share of all values lies.
     ApproxPercentile(Fraction),
+    /// By how much a counter has grown.
+    Increase,
+    /// The same per second.
+    Rate,
 }
 
 /// Why a function cannot be used.
@@ -131,8 +137,8 @@ pub enum FunctionError {
 }
 
 const KNOWN: &str = "approx_distinct, approx_percentile(0.99), avg, count, distinct, first, \
-                     first_time, last, last_time, max, mean, min, p99, stddev, stddev_pop, sum, \
-                     variance, variance_pop";
+                     first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, \
+                     stddev_pop, sum, variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -174,6 +180,7 @@ impl AggregateFunction {
             AggregateFunction::Distinct => Function::Distinct,
             AggregateFunction::ApproxDistinct => Function::ApproxDistinct,
             AggregateFunction::ApproxPercentile(_) => Function::Percentiles,
+            AggregateFunction::Increase | AggregateFunction::Rate => Function::Counter,
         }
     }
 
@@ -182,6 +189,11 @@ impl AggregateFunction {
         let is_shared = self.partial_function() == other.partial_function();
         // A count of points is none of values.
         self == other || is_shared && self.partial_function() != Function::Count
+    }
+
+    /// Whether a group must be one series, as the points of several have no order of their own.
+    pub fn needs_one_series(self) -> bool {
+        self.partial_function() == Function::Counter
     }
 
     /// Whether the answer of nothing is 0 rather than NULL.
@@ -228,7 +240,11 @@ impl AggregateFunction {
 
     pub(super) fn takes(function: Function, values: FieldType) -> bool {
         match function {
-            Function::Sum | Function::Mean | Function::Moments | Function::Percentiles => {
+            Function::Sum
+            | Function::Mean
+            | Function::Moments
+            | Function::Percentiles
+            | Function::Counter => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
             }
             _ => values != FieldType::Partial,
@@ -247,7 +263,9 @@ impl AggregateFunction {
             AggregateFunction::Mean
             | AggregateFunction::Stddev(_)
             | AggregateFunction::Variance(_)
-            | AggregateFunction::ApproxPercentile(_) => Some(FieldType::Float),
+            | AggregateFunction::ApproxPercentile(_)
+            | AggregateFunction::Increase
+            | AggregateFunction::Rate => Some(FieldType::Float),
             AggregateFunction::FirstTime | AggregateFunction::LastTime => {
                 Some(FieldType::Timestamp)
             }
@@ -318,7 +336,7 @@ impl AggregateFunction {
 
     /// Whether the time is an argument too.
     pub(super) fn goes_by_time(self) -> bool {
-        matches!(self.partial_function(), Function::First | Function::Last)
+        matches!(self.partial_function(), Function::First | Function::Last | Function::Counter)
     }
 }
 

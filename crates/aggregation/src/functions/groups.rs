@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::adapter::{Adapter, WithAdapter, encoded, feed_encoded};
+use super::adapter::{Adapter, WithAdapter, encoded, encoded_complete, feed_encoded};
 use super::column::selected;
 use super::function::AggregateFunction;
 use crate::partial::Partial;
@@ -121,7 +121,7 @@ pub(super) fn answer<A: Adapter>(gives: Gives, partials: &[A::Partial]) -> Resul
         Gives::Answers(function) => {
             A::finish(partials, function).map_err(|no_answer| no_answer.error.into())
         }
-        Gives::Partials => Ok(Arc::new(encoded::<A>(partials)?)),
+        Gives::Partials => Ok(Arc::new(encoded_complete::<A>(partials)?)),
     }
 }
 

@@ -104,7 +104,10 @@ impl GroupsAccumulator for MergingGroups {
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit_to)?])
+        match &mut self.inner {
+            Some(inner) => inner.state(emit_to),
+            None => Ok(vec![self.nulls(emit_to)]),
+        }
     }
 
     fn convert_to_state(
@@ -204,7 +207,10 @@ impl<Make: MakeAccumulator> Accumulator for Merging<Make> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
+        match &mut self.inner {
+            Some(inner) => inner.state(),
+            None => Ok(vec![ScalarValue::Binary(None)]),
+        }
     }
 
     fn size(&self) -> usize {

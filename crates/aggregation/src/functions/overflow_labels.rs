@@ -1,4 +1,5 @@
-//! Lets a `sum` of integers that overflows, or a `distinct` of too many values, say in which group.
+//! Lets a `sum` of integers that overflows, a `distinct` of too many values and the `increase` of
+//! several counters say in which group.
 //!
 //! An accumulator does not know the values of its group. So a grouped `sum(x)` becomes
 //! `sum_partial(x)` below a projection with `sum_finish(.., group columns)`, as a read of a
@@ -20,7 +21,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use highwater_core::FieldType;
 
 use super::finish::finish_udf;
-use super::function::AggregateFunction;
+use super::function::{AggregateFunction, by_name};
 use super::partials::partial_udaf;
 use super::raw::SUM;
 
@@ -93,18 +94,25 @@ struct Steps {
     output: FieldType,
 }
 
+fn has_no_answer_for_some(function: AggregateFunction) -> bool {
+    function == AggregateFunction::Distinct || function.needs_one_series()
+}
+
 fn in_steps(expr: &Expr, input: &DFSchema) -> Result<Option<Steps>> {
     let Expr::AggregateFunction(Call { func, params }) = expr.clone().unalias() else {
         return Ok(None);
     };
     let function = match func.name() {
         SUM if !params.distinct => AggregateFunction::Sum,
-        name if name == AggregateFunction::Distinct.name() => AggregateFunction::Distinct,
-        _ => return Ok(None),
+        name => match by_name(name).filter(|function| has_no_answer_for_some(*function)) {
+            Some(function) => function,
+            None => return Ok(None),
+        },
     };
-    let output = match expr.get_type(input)? {
-        DataType::Int64 => FieldType::Integer,
-        DataType::UInt64 => FieldType::Unsigned,
+    let output = match (function.fixed_output_type(), expr.get_type(input)?) {
+        (Some(output), _) => output,
+        (None, DataType::Int64) => FieldType::Integer,
+        (None, DataType::UInt64) => FieldType::Unsigned,
         _ => return Ok(None),
     };
     let func = partial_udaf(function.name(), function);

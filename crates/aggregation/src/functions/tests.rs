@@ -19,6 +19,7 @@ use highwater_query::QueryError;
 use super::*;
 use crate::partial::Spread;
 
+mod counters;
 mod sets;
 mod spread;
 

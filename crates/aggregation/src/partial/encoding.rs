@@ -38,11 +38,13 @@ pub enum Function {
     ApproxDistinct = 10,
     /// See [`Percentiles`](super::Percentiles).
     Percentiles = 11,
+    /// See [`Counter`](super::Counter).
+    Counter = 12,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 11] = [
+    pub const ALL: [Function; 12] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -54,6 +56,7 @@ impl Function {
         Function::Distinct,
         Function::ApproxDistinct,
         Function::Percentiles,
+        Function::Counter,
     ];
 
     /// The name of the partial; that of a function in SQL, where only one has it.
@@ -70,6 +73,7 @@ impl Function {
             Function::Distinct => "distinct",
             Function::ApproxDistinct => "approx_distinct",
             Function::Percentiles => "approx_percentile",
+            Function::Counter => "counter",
         }
     }
 }
@@ -88,7 +92,8 @@ impl Function {
             | Function::Max
             | Function::First
             | Function::Last
-            | Function::Distinct => true,
+            | Function::Distinct
+            | Function::Counter => true,
         }
     }
 }

@@ -116,11 +116,15 @@ proptest! {
         keeps_the_laws(&floats, cuts, |p: &mut First<f64>, (at, v)| p.update(at, v))?;
         keeps_the_laws(&floats, cuts, |p: &mut Last<f64>, (at, v)| p.update(at, v))?;
         keeps_the_laws(&strings, cuts, |p: &mut Last<String>, (at, v)| p.update(at, &v))?;
+        let numbers: Vec<_> = floats.iter().filter(|(_, v)| !v.is_nan()).copied().collect();
+        keeps_the_laws(&numbers, cuts, |p: &mut Counter<f64>, (at, v)| p.update(at, v))?;
+        let apart: Vec<_> = (0i64..).map(Timestamp::from_secs).zip(numbers).collect();
+        keeps_the_laws(&apart, cuts, |p: &mut Counter<f64>, (at, (_, v))| p.update(at, v))?;
     }
 
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x2c],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x2d],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -140,6 +144,8 @@ proptest! {
             decodes_totally::<Distinct<f64>>(bytes)?;
             decodes_totally::<ApproxDistinct>(bytes)?;
             decodes_totally::<Percentiles>(bytes)?;
+            decodes_totally::<Counter<f64>>(bytes)?;
+            decodes_totally::<Counter<u64>>(bytes)?;
         }
     }
 }
@@ -230,6 +236,24 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&["hi"], |p: &mut Max<String>, t| p.update(t))), "25056869");
     assert_eq!(hex(&fed(&[at], Min::<Timestamp>::update)), "2406000065011710a617");
     assert_eq!(hex(&Min::<f64>::default()), "24f1");
+    let later = Timestamp::from_secs(1_704_067_201);
+    let readings = [(later, 1u64), (at, 3)];
+    let counter = fed(&readings, |p: &mut Counter<u64>, (at, v)| p.update(at, v));
+    let mut complete = Vec::new();
+    counter.encode_complete(&mut complete);
+    assert_eq!(
+        hex(&counter),
+        "2c03000065011710a617030000000000000000\
+         00caff3c1710a617010000000000000000"
+    );
+    assert_eq!(
+        hex(&Counter::<u64>::decode(&complete).unwrap()),
+        "2c03000065011710a617030000000000000080\
+         94ebdc03010000000000000004220100\
+         03"
+    );
+    assert_eq!(hex(&fed(&[1, 1], |p: &mut Counter<i64>, v| p.update(at, v))), "2c12");
+    assert_eq!(hex(&Counter::<f64>::default()), "2cf1");
     assert_eq!(
         hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
         "2601000065011710a6170000000000000440"

@@ -6,10 +6,12 @@
 //! the function over the points, bit for bit. NULLs are the caller's to skip.
 //!
 //! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
-//! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`].
+//! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`],
+//! [`counter`].
 
 pub mod approx_distinct;
 pub mod count;
+pub mod counter;
 pub mod distinct;
 pub mod encoding;
 pub mod exact_sum;
@@ -29,6 +31,7 @@ use std::fmt::Debug;
 
 pub use approx_distinct::ApproxDistinct;
 pub use count::Count;
+pub use counter::{Counter, Reading};
 pub use distinct::{Distinct, MOST_DISTINCT, TooMany};
 pub use encoding::{DecodeError, Function, Header};
 pub use exact_sum::ExactSum;
@@ -51,6 +54,14 @@ pub trait Partial: Clone + Debug + Default + PartialEq + Send + Sync + 'static {
 
     /// Appends the encoding, which is the same for equal partials however they came about.
     fn encode(&self, bytes: &mut Vec<u8>);
+
+    /// Appends the encoding of a group of which every value was seen.
+    ///
+    /// This may forget what only values between those would ask for; usually there is no such
+    /// thing, and it is what [`encode`](Partial::encode) appends.
+    fn encode_complete(&self, bytes: &mut Vec<u8>) {
+        self.encode(bytes);
+    }
 
     /// Reads what [`encode`](Partial::encode) wrote.
     ///

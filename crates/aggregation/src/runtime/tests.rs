@@ -144,6 +144,60 @@ async fn a_sum_is_a_partial_in_sql_too() {
     fixture.write(&D2).await;
     let merged = "SELECT sum_finish(sum_merge(usage_sum_partial)) FROM cpu_1h";
     assert_eq!(fixture.exact(merged).await, "135.0");
+    fixture.at("2024-01-01T02:00:00Z").await;
+    for extra in ["", " WHERE host <> 'c'", " WHERE time < '2024-01-02'"] {
+        assert_eq!(fixture.stored(&format!("{merged}{extra}")).await, "135.0");
+        assert_eq!(fixture.exact(&format!("{merged}{extra}")).await, "135.0");
+    }
+}
+
+/// Every function over three levels, with late points, from storage and exact, equals raw SQL.
+#[tokio::test]
+async fn functions_of_every_level_equal_those_over_points() {
+    let fixture = Fixture::open().await;
+    let functions = r#"["stddev","variance_pop","first_time","last_time","distinct",
+        "approx_distinct","p50","approx_percentile(0.99)","increase","rate"]"#;
+    fixture
+        .define(&format!(
+            r#"{{"name":"cpu_1m","source":"cpu","interval":"1m","group_by":"*",
+            "aggregations":[{{"field":"usage","function":{functions}}}]}}"#
+        ))
+        .await;
+    fixture.define(r#"{"name":"cpu_1h","source":"cpu_1m","interval":"1h"}"#).await;
+    fixture.define(r#"{"name":"cpu_all","source":"cpu_1h"}"#).await;
+    let usage = |n: i64| (n * n % 101) as f64 * 0.1;
+    let early: Vec<_> = (0..300).map(|n| ("a", n * 40, usage(n))).collect();
+    fixture.write(&early).await;
+    fixture.at("2024-01-01T04:00:00Z").await;
+    let late: Vec<_> = (0..50).map(|n| ("a", n * 250 + 7, usage(n + 7))).collect();
+    let other: Vec<_> = (0..200).map(|n| ("b", n * 60, usage(n) + 1e9)).collect();
+    fixture.write(&late).await;
+    fixture.write(&other).await;
+    let raw = "stddev(usage), variance_pop(usage), first_time(usage), last_time(usage), \
+               count(DISTINCT usage), approx_distinct(usage), approx_percentile(usage, 0.5), \
+               approx_percentile(usage, 0.99), increase(usage), rate(usage)";
+    let outputs = "usage_stddev, usage_variance_pop, usage_first_time, usage_last_time, \
+                   usage_distinct, usage_approx_distinct, usage_p50, usage_p99, usage_increase, \
+                   usage_rate";
+    let hours = format!(
+        "SELECT time_bucket('1h', time) AS t, host, {raw} FROM cpu GROUP BY t, host ORDER BY t, host"
+    );
+    let all = format!("SELECT host, {raw} FROM cpu GROUP BY host ORDER BY host");
+    let (hours, all) = (fixture.exact(&hours).await, fixture.exact(&all).await);
+    assert!(hours.matches(" / ").count() == 7 && !hours.contains(",,"), "{hours}");
+    let of_hours = format!("SELECT time, host, {outputs} FROM cpu_1h ORDER BY time, host");
+    let of_all = format!("SELECT host, {outputs} FROM cpu_all ORDER BY host");
+    let exact = (fixture.exact(&of_hours).await, fixture.exact(&of_all).await);
+    assert_eq!(exact, (hours.clone(), all.clone()));
+    fixture.at("2024-01-01T05:00:00Z").await;
+    fixture.at("2024-01-02T05:00:00Z").await;
+    assert_eq!(fixture.stored(&of_hours).await, hours);
+    assert_eq!(fixture.stored(&of_all).await, all);
+    let merged = "SELECT distinct_finish(distinct_merge(usage_distinct_partial)), \
+                  approx_percentile_finish(approx_percentile_merge(usage_p50_partial), 0.95) \
+                  FROM cpu_1m";
+    let points = "SELECT count(DISTINCT usage), approx_percentile(usage, 0.95) FROM cpu";
+    assert_eq!(fixture.exact(merged).await, fixture.exact(points).await);
 }
 
 #[tokio::test]
