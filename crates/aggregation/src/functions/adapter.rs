@@ -1,25 +1,21 @@
 //! Which partial serves which function over which type, and how it is fed and finished.
 
 use std::fmt::Debug;
-use std::marker::PhantomData;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array};
+use arrow::array::{Array, ArrayRef, BinaryArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use datafusion::common::{Result, exec_datafusion_err, internal_err};
 use highwater_core::{FieldType, Timestamp};
 
-use super::column::{Column, Number, binary, downcast, for_each_row};
+use super::adapters::{
+    ApproxDistincts, ByTimes, Counters, Counts, Distincts, Extrema, FloatSums, IntegerSums, Means,
+    Quantiles, Spreads,
+};
+use super::column::binary;
 use super::error::{ComputationError, undecodable};
-use super::fraction::Fraction;
 use super::function::AggregateFunction;
 use crate::partial::extrema::{End, Lower, Upper};
-use crate::partial::first_last::ByTime;
-use crate::partial::integer_sum::Integer;
-use crate::partial::{
-    ApproxDistinct, Count, Counter, Distinct, ExactSum, Extremum, Function, IntegerSum, Mean,
-    Member, Moments, Partial, Percentiles, Reading, Update,
-};
+use crate::partial::{Function, Partial};
 
 /// The partial at this position of those being finished has no answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,8 +29,9 @@ pub(super) trait Adapter: Debug + Send + Sync + 'static {
     /// State of one group.
     type Partial: Partial;
 
-    /// Whether the answer of nothing is a value (0) rather than NULL.
-    const COUNTS: bool = false;
+    /// Whether the partial of nothing is written as bytes rather than as NULL. Not where these would
+    /// tell a type: nobody knows it of a field that no point has yet.
+    const WRITES_NOTHING: bool = false;
 
     /// Feeds the selected rows, each to the partial its group says.
     fn feed(
@@ -50,315 +47,6 @@ pub(super) trait Adapter: Debug + Send + Sync + 'static {
         partials: &[Self::Partial],
         function: AggregateFunction,
     ) -> Result<ArrayRef, NoAnswer>;
-}
-
-#[derive(Debug)]
-pub(super) struct Counts;
-
-impl Adapter for Counts {
-    type Partial = Count;
-    const COUNTS: bool = true;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Count],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        for_each_row(columns[0].len(), rows, |row| partials[group_of(row)].update());
-    }
-
-    fn finish(partials: &[Count], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let counts = partials.iter().map(|count| count.finish().cast_signed());
-        Ok(Arc::new(Int64Array::from_iter_values(counts)))
-    }
-}
-
-/// Feeds numbers.
-#[inline]
-fn feed_numbers<N: Number, P: Update<N>>(
-    columns: &[ArrayRef],
-    rows: Option<&NullBuffer>,
-    partials: &mut [P],
-    group_of: impl Fn(usize) -> usize,
-) {
-    let values = downcast::<arrow::array::PrimitiveArray<N::Arrow>>(&columns[0]).values();
-    for_each_row(values.len(), rows, |row| partials[group_of(row)].update(values[row]));
-}
-
-#[derive(Debug)]
-pub(super) struct FloatSums;
-
-impl Adapter for FloatSums {
-    type Partial = ExactSum;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [ExactSum],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        feed_numbers::<f64, _>(columns, rows, partials, group_of);
-    }
-
-    fn finish(partials: &[ExactSum], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let sums: Vec<_> = partials.iter().map(ExactSum::finish).collect();
-        Ok(f64::array(sums.iter().map(Option::as_ref)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct IntegerSums<N>(PhantomData<N>);
-
-impl<N: Number + Integer> Adapter for IntegerSums<N> {
-    type Partial = IntegerSum<N>;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [IntegerSum<N>],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        feed_numbers::<N, _>(columns, rows, partials, group_of);
-    }
-
-    fn finish(partials: &[IntegerSum<N>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let sums: Vec<_> = partials
-            .iter()
-            .enumerate()
-            .map(|(at, sum)| sum.finish().map_err(|_| overflow(at)))
-            .collect::<Result<_, _>>()?;
-        Ok(N::array(sums.iter().map(Option::as_ref)))
-    }
-}
-
-fn overflow(at: usize) -> NoAnswer {
-    NoAnswer { at, error: ComputationError::IntegerOverflow { labels: Vec::new() } }
-}
-
-#[derive(Debug)]
-pub(super) struct Means<N>(PhantomData<N>);
-
-impl<N: Number> Adapter for Means<N>
-where
-    Mean: Update<N>,
-{
-    type Partial = Mean;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Mean],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        feed_numbers::<N, _>(columns, rows, partials, group_of);
-    }
-
-    fn finish(partials: &[Mean], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let means: Vec<_> = partials.iter().map(Mean::finish).collect();
-        Ok(f64::array(means.iter().map(Option::as_ref)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Spreads<N>(PhantomData<N>);
-
-impl<N: Number> Adapter for Spreads<N>
-where
-    Moments: Update<N>,
-{
-    type Partial = Moments;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Moments],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        feed_numbers::<N, _>(columns, rows, partials, group_of);
-    }
-
-    fn finish(partials: &[Moments], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let answer = |moments: &Moments| match function {
-            AggregateFunction::Variance(spread) => moments.variance(spread),
-            AggregateFunction::Stddev(spread) => moments.stddev(spread),
-            _ => None,
-        };
-        let answers: Vec<_> = partials.iter().map(answer).collect();
-        Ok(f64::array(answers.iter().map(Option::as_ref)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Extrema<V, E>(PhantomData<(V, E)>);
-
-impl<V: Column, E: End> Adapter for Extrema<V, E> {
-    type Partial = Extremum<V, E>;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Extremum<V, E>],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(V::at(values, row));
-        });
-    }
-
-    fn finish(partials: &[Extremum<V, E>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        Ok(V::array(partials.iter().map(Extremum::finish)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct ByTimes<V, E>(PhantomData<(V, E)>);
-
-impl<V: Column, E: End> Adapter for ByTimes<V, E> {
-    type Partial = ByTime<V, E>;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [ByTime<V, E>],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(Timestamp::at(times, row), V::at(values, row));
-        });
-    }
-
-    fn finish(
-        partials: &[ByTime<V, E>],
-        function: AggregateFunction,
-    ) -> Result<ArrayRef, NoAnswer> {
-        Ok(match function {
-            AggregateFunction::FirstTime | AggregateFunction::LastTime => {
-                let times: Vec<_> = partials.iter().map(ByTime::time).collect();
-                Timestamp::array(times.iter().map(Option::as_ref))
-            }
-            _ => V::array(partials.iter().map(ByTime::finish)),
-        })
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Distincts<V>(PhantomData<V>);
-
-impl<V: Column + Member> Adapter for Distincts<V> {
-    type Partial = Distinct<V>;
-    const COUNTS: bool = true;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Distinct<V>],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(V::at(values, row));
-        });
-    }
-
-    fn finish(partials: &[Distinct<V>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let too_many = |at| {
-            let error = ComputationError::TooManyDistinct { labels: Vec::new() };
-            NoAnswer { at, error }
-        };
-        let counts = partials
-            .iter()
-            .enumerate()
-            .map(|(at, set)| set.finish().map(u64::cast_signed).map_err(|_| too_many(at)))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Arc::new(Int64Array::from(counts)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct ApproxDistincts<V>(PhantomData<V>);
-
-impl<V: Column + Member> Adapter for ApproxDistincts<V> {
-    type Partial = ApproxDistinct;
-    const COUNTS: bool = true;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [ApproxDistinct],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(<V as Member>::hash(V::at(values, row)));
-        });
-    }
-
-    fn finish(partials: &[ApproxDistinct], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let counts = partials.iter().map(|set| set.finish().cast_signed());
-        Ok(Arc::new(Int64Array::from_iter_values(counts)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Quantiles<N>(PhantomData<N>);
-
-impl<N: Number> Adapter for Quantiles<N>
-where
-    Percentiles: Update<N>,
-{
-    type Partial = Percentiles;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Percentiles],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        feed_numbers::<N, _>(columns, rows, partials, group_of);
-    }
-
-    fn finish(partials: &[Percentiles], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let p = function.fraction().unwrap_or(Fraction::HALF).get();
-        let answers: Vec<_> = partials.iter().map(|partial| partial.finish(p)).collect();
-        Ok(f64::array(answers.iter().map(Option::as_ref)))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Counters<V>(PhantomData<V>);
-
-impl<V: Column + Reading> Adapter for Counters<V> {
-    type Partial = Counter<V>;
-
-    fn feed(
-        columns: &[ArrayRef],
-        rows: Option<&NullBuffer>,
-        partials: &mut [Counter<V>],
-        group_of: impl Fn(usize) -> usize,
-    ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(Timestamp::at(times, row), V::at(values, row));
-        });
-    }
-
-    fn finish(partials: &[Counter<V>], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let answer = |(at, counter): (usize, &Counter<V>)| {
-            let answer = match function {
-                AggregateFunction::Rate => counter.rate(),
-                _ => counter.increase(),
-            };
-            let error = ComputationError::SeveralCounters { labels: Vec::new() };
-            answer.map_err(|_| NoAnswer { at, error })
-        };
-        let answers = partials.iter().enumerate().map(answer).collect::<Result<Vec<_>, _>>()?;
-        Ok(f64::array(answers.iter().map(Option::as_ref)))
-    }
 }
 
 /// Something to be done with an adapter that is only known when a query runs.
@@ -475,7 +163,7 @@ pub(super) fn feed_encoded<P: Partial>(
     }
 }
 
-/// The encodings; NULL for partials of nothing, unless the answer of nothing is a value.
+/// The encodings; NULL for partials of nothing, unless the adapter writes them.
 pub(super) fn encoded<A: Adapter>(partials: &[A::Partial]) -> Result<BinaryArray> {
     encoded_with::<A>(partials, A::Partial::encode)
 }
@@ -493,7 +181,7 @@ fn encoded_with<A: Adapter>(
     let mut ends = Vec::with_capacity(partials.len() + 1);
     ends.push(0i32);
     for partial in partials {
-        if A::COUNTS || !partial.is_empty() {
+        if A::WRITES_NOTHING || !partial.is_empty() {
             encode(partial, &mut bytes);
         }
         ends.push(bytes.len() as i32);
@@ -501,7 +189,8 @@ fn encoded_with<A: Adapter>(
     if i32::try_from(bytes.len()).is_err() {
         return Err(exec_datafusion_err!("partials of one batch exceed 2 GiB; use fewer groups"));
     }
-    let nulls = (!A::COUNTS).then(|| partials.iter().map(|partial| !partial.is_empty()).collect());
+    let nulls =
+        (!A::WRITES_NOTHING).then(|| partials.iter().map(|partial| !partial.is_empty()).collect());
     let nulls = nulls.filter(|nulls: &NullBuffer| nulls.null_count() > 0);
     Ok(BinaryArray::new(OffsetBuffer::new(ends.into()), Buffer::from_vec(bytes), nulls))
 }

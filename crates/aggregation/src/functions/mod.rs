@@ -14,11 +14,12 @@
 //! as second argument. The NULL partial is the partial of nothing.
 //! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
 //!
-//! Reading order: [`function`] (names, types, expressions), `fraction`, `adapter` (arrays to partials and
-//! back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
+//! Reading order: [`function`] (names, types, expressions), `fraction`, `adapter` and `adapters` (arrays to
+//! partials and back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
 //! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
 mod adapter;
+mod adapters;
 mod column;
 mod distinct;
 mod error;

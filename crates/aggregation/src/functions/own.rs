@@ -67,9 +67,7 @@ impl Own {
         let make = make(Reads::Values, Gives::Answers(self.called(args)?));
         with_adapter(self.function.partial_function(), values, make)
     }
-}
 
-impl Own {
     /// The function with the constant that a percentile has as second argument.
     fn called(&self, args: &AccumulatorArgs) -> Result<AggregateFunction> {
         if self.function.fraction().is_none() {

@@ -26,7 +26,8 @@ use datafusion::logical_expr::{
 };
 use highwater_core::FieldType;
 
-use super::adapter::{FloatSums, IntegerSums, Means, WithAdapter, with_adapter};
+use super::adapter::{WithAdapter, with_adapter};
+use super::adapters::{FloatSums, IntegerSums, Means};
 use super::column::field_type_of;
 use super::distinct::Distinct;
 use super::function::AggregateFunction;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array};
+use arrow::array::{ArrayRef, Float64Array, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_core::{MockClock, PointBatch, TagSet, Timestamp};
 use highwater_query::{Freshness, Limits, Params, SessionOptions};
@@ -50,6 +50,21 @@ impl Fixture {
         let mode = WriteMode::AllOrNothing;
         let report = self.aggregates.engine().write("t", vec![batch], mode).await.unwrap();
         assert_eq!(report.rows, points.len());
+    }
+
+    /// Writes a text field of `cpu`, host a, a point a second.
+    async fn write_fields(&self, field: &str, from: i64, values: &[&str]) {
+        let seconds = (from..).take(values.len());
+        let batch = PointBatch {
+            measurement: "cpu".into(),
+            tag_sets: vec![TagSet::new([("host", "a")]).unwrap()],
+            tag_set_of_row: vec![0; values.len()],
+            times: seconds.map(|s| (1_704_067_200 + s) * 1_000_000_000).collect(),
+            fields: vec![(field.into(), Arc::new(StringArray::from(values.to_vec())) as ArrayRef)],
+            lines: (1..=values.len() as u32).collect(),
+        };
+        let mode = WriteMode::AllOrNothing;
+        self.aggregates.engine().write("t", vec![batch], mode).await.unwrap();
     }
 
     async fn at(&self, time: &str) {
@@ -198,6 +213,26 @@ async fn functions_of_every_level_equal_those_over_points() {
                   FROM cpu_1m";
     let points = "SELECT count(DISTINCT usage), approx_percentile(usage, 0.95) FROM cpu";
     assert_eq!(fixture.exact(merged).await, fixture.exact(points).await);
+}
+
+#[tokio::test]
+async fn a_field_that_comes_later_may_be_of_any_type() {
+    let fixture = Fixture::open().await;
+    let outputs = r#"[{"field":"user","function":["distinct","last_time","approx_distinct"]}]"#;
+    let rule =
+        format!(r#"{{"name":"users","source":"cpu","interval":"1h","aggregations":{outputs}}}"#);
+    fixture.define(&rule).await;
+    fixture.define(r#"{"name":"users_1d","source":"users","interval":"1d"}"#).await;
+    fixture.write(&[("a", 0, 1.0)]).await;
+    fixture.at("2024-01-01T02:00:00Z").await;
+    fixture.write_fields("user", 7200, &["u1", "u2", "u1"]).await;
+    for time in ["2024-01-01T04:00:00Z", "2024-01-02T04:00:00Z"] {
+        fixture.at(time).await;
+        let hours = "SELECT user_distinct, user_approx_distinct FROM users ORDER BY time";
+        assert_eq!(fixture.exact(hours).await, "0,0 / 2,2");
+        let day = "SELECT user_distinct, user_last_time, user_approx_distinct FROM users_1d";
+        assert_eq!(fixture.exact(day).await, "2,2024-01-01T02:00:02,2");
+    }
 }
 
 #[tokio::test]

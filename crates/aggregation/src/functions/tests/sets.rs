@@ -76,6 +76,8 @@ async fn of_nothing_there_are_no_distinct_values() {
                     (SELECT f, CAST(NULL AS BYTEA) AS p, distinct_merge(CAST(NULL AS BYTEA)) AS q \
                      FROM m GROUP BY f) GROUP BY q";
     assert_eq!(row(&context, partials).await, "0,0,0,-");
+    let nothing = "SELECT distinct_partial(f), approx_distinct_partial(f) FROM m GROUP BY host";
+    assert_eq!(row(&context, nothing).await, "-,-");
     let correlated = "SELECT (SELECT approx_distinct(b.f) FROM m b WHERE b.i = a.i) FROM m a";
     assert_eq!(row(&context, correlated).await, "0");
 }
