@@ -33,7 +33,8 @@ pub(crate) use name::{checked_name, set_name};
 pub use resolve::{GroupColumn, LeftOut, Output, Resolved, SourceColumns};
 pub use rule::AggregateRule;
 
-pub use crate::functions::AggregateFunction;
+pub use crate::functions::{AggregateFunction, Fraction};
+pub use crate::partial::Spread;
 use crate::pieces::Pieces;
 
 /// An aggregate inside a database; ordered by database, then name.
