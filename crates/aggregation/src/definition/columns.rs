@@ -153,9 +153,8 @@ pub(super) fn several_series(definition: &Definition) -> Option<DefinitionError>
     let output = outputs.find(|output| output.function.needs_one_series())?;
     (definition.group_by != GroupBy::AllTags).then(|| {
         let function = output.function;
-        let reason = format!(
-            "{function} follows one counter, so every series needs a group of its own; use \"*\""
-        );
+        let reason =
+            format!("{function} follows one series, so each needs a group of its own; use \"*\"");
         DefinitionError::at("group_by", reason)
     })
 }

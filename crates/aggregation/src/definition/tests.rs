@@ -126,11 +126,11 @@ fn wrong_outputs_are_refused_with_the_reason() {
         reasons(&format!("[{{name: a, source: cpu, group_by: [host], aggregations: [{list}]}}]"))
     };
     insta::assert_snapshot!(outputs("{field: usage}"), @"aggregate a: function: must name at least one function");
-    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, variance, variance_pop"#);
-    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, variance, variance_pop");
-    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop");
+    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(5)}"), @"aggregate a: function: function approx_percentile needs a number from 0 to 1, like approx_percentile(0.99)");
-    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{function: mean}"), @"aggregate a: field: function mean needs a field");
     insta::assert_snapshot!(outputs("{field: time, function: max}"), @"aggregate a: field: time is no field; count without field counts points");
     insta::assert_snapshot!(outputs("{field: usage, function: [min, max], as: x}"), @"aggregate a: as: names one output, but there are several functions");
@@ -250,7 +250,7 @@ fn a_counter_needs_groups_of_one_series() {
     for groups in ["", "group_by: [host],"] {
         assert_eq!(
             reasons(&format!("[{}]", rule(groups))),
-            "aggregate a: group_by: increase follows one counter, so every series needs a group of \
+            "aggregate a: group_by: increase follows one series, so each needs a group of \
              its own; use \"*\""
         );
     }
@@ -264,7 +264,7 @@ fn a_counter_needs_groups_of_one_series() {
         "[{}, {{name: b, source: a, interval: 1d, group_by: [host]}}]",
         rule("group_by: '*',")
     ));
-    assert!(regrouped.unwrap_err()[0].contains("increase follows one counter"));
+    assert!(regrouped.unwrap_err()[0].contains("increase follows one series"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use highwater_core::{FieldType, Timestamp};
 
 use super::adapters::{
     ApproxDistincts, ByTimes, Counters, Counts, Distincts, Extrema, FloatSums, IntegerSums, Means,
-    Quantiles, Spreads,
+    Quantiles, Spreads, TimeWeights,
 };
 use super::column::binary;
 use super::error::{ComputationError, undecodable};
@@ -81,6 +81,9 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Counter, FieldType::Float) => work.with::<Counters<f64>>(),
         (Function::Counter, FieldType::Integer) => work.with::<Counters<i64>>(),
         (Function::Counter, FieldType::Unsigned) => work.with::<Counters<u64>>(),
+        (Function::TimeWeighted, FieldType::Float) => work.with::<TimeWeights<f64>>(),
+        (Function::TimeWeighted, FieldType::Integer) => work.with::<TimeWeights<i64>>(),
+        (Function::TimeWeighted, FieldType::Unsigned) => work.with::<TimeWeights<u64>>(),
         (Function::Distinct, values) => return with_distincts(values, work),
         (Function::ApproxDistinct, values) => return with_approx_distincts(values, work),
         (Function::Min, values) => return with_extrema::<W, Lower>(values, work),

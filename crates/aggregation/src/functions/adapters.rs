@@ -16,9 +16,10 @@ use super::function::AggregateFunction;
 use crate::partial::extrema::End;
 use crate::partial::first_last::ByTime;
 use crate::partial::integer_sum::Integer;
+use crate::partial::runs::Overlap;
 use crate::partial::{
     ApproxDistinct, Count, Counter, Distinct, ExactSum, Extremum, IntegerSum, Mean, Member,
-    Moments, Percentiles, Reading, Update,
+    Moments, Percentiles, Reading, TimeWeighted, Update,
 };
 
 #[derive(Debug)]
@@ -307,23 +308,59 @@ impl<V: Column + Reading> Adapter for Counters<V> {
         partials: &mut [Counter<V>],
         group_of: impl Fn(usize) -> usize,
     ) {
-        let values = downcast::<V::Array>(&columns[0]);
-        let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
-        for_each_row(values.len(), rows, |row| {
-            partials[group_of(row)].update(Timestamp::at(times, row), V::at(values, row));
-        });
+        feed_points(columns, rows, |row, at, value| partials[group_of(row)].update(at, value));
     }
 
     fn finish(partials: &[Counter<V>], function: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
-        let answer = |(at, counter): (usize, &Counter<V>)| {
-            let answer = match function {
-                AggregateFunction::Rate => counter.rate(),
-                _ => counter.increase(),
-            };
-            let error = ComputationError::SeveralCounters { labels: Vec::new() };
-            answer.map_err(|_| NoAnswer { at, error })
-        };
-        let answers = partials.iter().enumerate().map(answer).collect::<Result<Vec<_>, _>>()?;
-        Ok(f64::array(answers.iter().map(Option::as_ref)))
+        match function {
+            AggregateFunction::Rate => one_series(partials, Counter::rate),
+            _ => one_series(partials, Counter::increase),
+        }
     }
+}
+
+#[derive(Debug)]
+pub(super) struct TimeWeights<V>(PhantomData<V>);
+
+impl<V: Column + Reading> Adapter for TimeWeights<V> {
+    type Partial = TimeWeighted<V>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [TimeWeighted<V>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_points(columns, rows, |row, at, value| partials[group_of(row)].update(at, value));
+    }
+
+    fn finish(partials: &[TimeWeighted<V>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        one_series(partials, TimeWeighted::finish)
+    }
+}
+
+/// Calls `update` with row, time and value of each selected point.
+fn feed_points<V: Column + Reading>(
+    columns: &[ArrayRef],
+    rows: Option<&NullBuffer>,
+    mut update: impl FnMut(usize, Timestamp, V),
+) {
+    let values = downcast::<V::Array>(&columns[0]);
+    let times = downcast::<<Timestamp as Column>::Array>(&columns[1]);
+    for_each_row(values.len(), rows, |row| {
+        update(row, Timestamp::at(times, row), V::at(values, row));
+    });
+}
+
+/// Answers of groups that are one series each.
+fn one_series<P>(
+    partials: &[P],
+    answer: impl Fn(&P) -> Result<Option<f64>, Overlap>,
+) -> Result<ArrayRef, NoAnswer> {
+    let answer = |(at, partial): (usize, &P)| {
+        let error = ComputationError::SeveralSeries { labels: Vec::new() };
+        answer(partial).map_err(|_| NoAnswer { at, error })
+    };
+    let answers = partials.iter().enumerate().map(answer).collect::<Result<Vec<_>, _>>()?;
+    Ok(f64::array(answers.iter().map(Option::as_ref)))
 }

@@ -28,12 +28,12 @@ pub enum ComputationError {
         /// Names and values that say where: bucket, then groups.
         labels: Vec<(String, String)>,
     },
-    /// Readings that are not those of one counter, in order of time.
+    /// Points that are not those of one series, in order of time.
     #[error(
-        "points of several counters mix in one group{}; group by every tag that tells them apart",
+        "points of several series mix in one group{}; group by every tag that tells them apart",
         Where(labels)
     )]
-    SeveralCounters {
+    SeveralSeries {
         /// Names and values that say where: bucket, then groups.
         labels: Vec<(String, String)>,
     },
@@ -45,7 +45,7 @@ impl ComputationError {
         match &mut self {
             ComputationError::IntegerOverflow { labels }
             | ComputationError::TooManyDistinct { labels }
-            | ComputationError::SeveralCounters { labels } => *labels = found,
+            | ComputationError::SeveralSeries { labels } => *labels = found,
         }
         self
     }

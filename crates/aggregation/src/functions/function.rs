@@ -16,10 +16,10 @@ use super::raw;
 use crate::partial::{Function, Spread};
 
 /// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 2] = ["time_weighted_average", "histogram"];
+const NOT_YET: [&str; 1] = ["histogram"];
 
 /// What each name means, in SQL and in rule files; a function's own name comes first.
-const NAMES: [(&str, AggregateFunction); 25] = [
+const NAMES: [(&str, AggregateFunction); 27] = [
     ("count", AggregateFunction::CountField),
     ("sum", AggregateFunction::Sum),
     ("mean", AggregateFunction::Mean),
@@ -44,6 +44,8 @@ const NAMES: [(&str, AggregateFunction); 25] = [
     ("approx_distinct", AggregateFunction::ApproxDistinct),
     ("increase", AggregateFunction::Increase),
     ("rate", AggregateFunction::Rate),
+    ("time_weighted_average", AggregateFunction::TimeWeighted),
+    ("time_weighted_avg", AggregateFunction::TimeWeighted),
     // With the fraction that its calls give.
     ("approx_percentile", AggregateFunction::ApproxPercentile(Fraction::HALF)),
 ];
@@ -88,6 +90,8 @@ pub enum AggregateFunction {
     Increase,
     /// The same per second.
     Rate,
+    /// Mean over time of a value that holds until the next.
+    TimeWeighted,
 }
 
 /// Why a function cannot be used.
@@ -138,7 +142,7 @@ pub enum FunctionError {
 
 const KNOWN: &str = "approx_distinct, approx_percentile(0.99), avg, count, distinct, first, \
                      first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, \
-                     stddev_pop, sum, variance, variance_pop";
+                     stddev_pop, sum, time_weighted_average, variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -181,6 +185,7 @@ impl AggregateFunction {
             AggregateFunction::ApproxDistinct => Function::ApproxDistinct,
             AggregateFunction::ApproxPercentile(_) => Function::Percentiles,
             AggregateFunction::Increase | AggregateFunction::Rate => Function::Counter,
+            AggregateFunction::TimeWeighted => Function::TimeWeighted,
         }
     }
 
@@ -193,7 +198,7 @@ impl AggregateFunction {
 
     /// Whether a group must be one series, as the points of several have no order of their own.
     pub fn needs_one_series(self) -> bool {
-        self.partial_function() == Function::Counter
+        matches!(self.partial_function(), Function::Counter | Function::TimeWeighted)
     }
 
     /// Whether the answer of nothing is 0 rather than NULL.
@@ -244,7 +249,8 @@ impl AggregateFunction {
             | Function::Mean
             | Function::Moments
             | Function::Percentiles
-            | Function::Counter => {
+            | Function::Counter
+            | Function::TimeWeighted => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
             }
             _ => values != FieldType::Partial,
@@ -265,7 +271,8 @@ impl AggregateFunction {
             | AggregateFunction::Variance(_)
             | AggregateFunction::ApproxPercentile(_)
             | AggregateFunction::Increase
-            | AggregateFunction::Rate => Some(FieldType::Float),
+            | AggregateFunction::Rate
+            | AggregateFunction::TimeWeighted => Some(FieldType::Float),
             AggregateFunction::FirstTime | AggregateFunction::LastTime => {
                 Some(FieldType::Timestamp)
             }
@@ -336,7 +343,10 @@ impl AggregateFunction {
 
     /// Whether the time is an argument too.
     pub(super) fn goes_by_time(self) -> bool {
-        matches!(self.partial_function(), Function::First | Function::Last | Function::Counter)
+        matches!(
+            self.partial_function(),
+            Function::First | Function::Last | Function::Counter | Function::TimeWeighted
+        )
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `f_merge(p)` | aggregate over partials, gives a partial |
 //! | `f_finish(p, labels..)` | scalar: the answer of a partial; the labels are for its error |
 //!
-//! `first`, `last`, the times of both, `increase` and `rate` take the time as second argument; in SQL it may be left out
+//! `first`, `last`, the times of both, `increase`, `rate` and `time_weighted_average` take the time as second argument; in SQL it may be left out
 //! and is then the column `time` beside the value. `approx_percentile` and its finish take the fraction
 //! as second argument. The NULL partial is the partial of nothing.
 //! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
@@ -80,7 +80,7 @@ pub fn register(context: &SessionContext) -> Result<()> {
 
 /// Names of the aggregate functions that give partials, which are also their state.
 pub fn partial_functions() -> impl Iterator<Item = String> {
-    // The state of a counter keeps its points apart until there are no more to come.
+    // The state of those keeps points apart until there are no more to come.
     let is_state = |function: AggregateFunction| !function.needs_one_series();
     let named = function::names().filter(move |(_, function)| is_state(*function));
     named.flat_map(|(name, _)| [format!("{name}_partial"), format!("{name}_merge")])

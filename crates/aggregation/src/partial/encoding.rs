@@ -40,11 +40,13 @@ pub enum Function {
     Percentiles = 11,
     /// See [`Counter`](super::Counter).
     Counter = 12,
+    /// See [`TimeWeighted`](super::TimeWeighted).
+    TimeWeighted = 13,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 12] = [
+    pub const ALL: [Function; 13] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -57,6 +59,7 @@ impl Function {
         Function::ApproxDistinct,
         Function::Percentiles,
         Function::Counter,
+        Function::TimeWeighted,
     ];
 
     /// The name of the partial; that of a function in SQL, where only one has it.
@@ -74,6 +77,7 @@ impl Function {
             Function::ApproxDistinct => "approx_distinct",
             Function::Percentiles => "approx_percentile",
             Function::Counter => "counter",
+            Function::TimeWeighted => "time_weighted_average",
         }
     }
 }
@@ -93,7 +97,8 @@ impl Function {
             | Function::First
             | Function::Last
             | Function::Distinct
-            | Function::Counter => true,
+            | Function::Counter
+            | Function::TimeWeighted => true,
         }
     }
 }

@@ -155,6 +155,24 @@ impl ExactSum {
         self.add(value, ONE);
     }
 
+    /// Takes in a float times an integer, without rounding the product.
+    pub(super) fn update_product(&mut self, value: f64, factor: u64) {
+        if value.is_finite() {
+            let (mantissa, unit) = mantissa_and_unit(value);
+            self.seen |= seen::VALUE;
+            self.add(mantissa * i128::from(factor), unit);
+        } else {
+            self.update(value);
+        }
+    }
+
+    /// Takes in an integer of 64 bits, signed or not, times another.
+    pub(super) fn update_integer_product(&mut self, value: i128, factor: u64) {
+        self.seen |= seen::VALUE;
+        self.add((value >> 32) * i128::from(factor), ONE + 32);
+        self.add((value & 0xffff_ffff) * i128::from(factor), ONE);
+    }
+
     /// The sum, rounded once; `None` of nothing.
     pub fn finish(&self) -> Option<f64> {
         self.divided_by(1)

@@ -118,13 +118,14 @@ proptest! {
         keeps_the_laws(&strings, cuts, |p: &mut Last<String>, (at, v)| p.update(at, &v))?;
         let numbers: Vec<_> = floats.iter().filter(|(_, v)| !v.is_nan()).copied().collect();
         keeps_the_laws(&numbers, cuts, |p: &mut Counter<f64>, (at, v)| p.update(at, v))?;
+        keeps_the_laws(&numbers, cuts, |p: &mut TimeWeighted<f64>, (at, v)| p.update(at, v))?;
         let apart: Vec<_> = (0i64..).map(Timestamp::from_secs).zip(numbers).collect();
         keeps_the_laws(&apart, cuts, |p: &mut Counter<f64>, (at, (_, v))| p.update(at, v))?;
     }
 
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x2d],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x2e],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -146,6 +147,8 @@ proptest! {
             decodes_totally::<Percentiles>(bytes)?;
             decodes_totally::<Counter<f64>>(bytes)?;
             decodes_totally::<Counter<u64>>(bytes)?;
+            decodes_totally::<TimeWeighted<f64>>(bytes)?;
+            decodes_totally::<TimeWeighted<i64>>(bytes)?;
         }
     }
 }
@@ -254,6 +257,15 @@ fn golden_bytes() {
     );
     assert_eq!(hex(&fed(&[1, 1], |p: &mut Counter<i64>, v| p.update(at, v))), "2c12");
     assert_eq!(hex(&Counter::<f64>::default()), "2cf1");
+    let weighted = fed(&readings, |p: &mut TimeWeighted<u64>, (at, v)| p.update(at, v));
+    let mut complete = Vec::new();
+    weighted.encode_complete(&mut complete);
+    assert_eq!(
+        hex(&TimeWeighted::<u64>::decode(&complete).unwrap()),
+        "2d03000065011710a617030000000000000080\
+         94ebdc030100000000000000\
+         062201122f6859"
+    );
     assert_eq!(
         hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
         "2601000065011710a6170000000000000440"

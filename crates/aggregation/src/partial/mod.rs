@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
 //! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`],
-//! [`counter`].
+//! [`runs`], [`counter`], [`time_weighted`].
 
 pub mod approx_distinct;
 pub mod count;
@@ -22,6 +22,8 @@ pub mod mean;
 pub mod member;
 pub mod moments;
 pub mod percentiles;
+pub mod runs;
+pub mod time_weighted;
 pub mod value;
 
 #[cfg(test)]
@@ -31,7 +33,7 @@ use std::fmt::Debug;
 
 pub use approx_distinct::ApproxDistinct;
 pub use count::Count;
-pub use counter::{Counter, Reading};
+pub use counter::Counter;
 pub use distinct::{Distinct, MOST_DISTINCT, TooMany};
 pub use encoding::{DecodeError, Function, Header};
 pub use exact_sum::ExactSum;
@@ -42,6 +44,8 @@ pub use mean::Mean;
 pub use member::Member;
 pub use moments::{Moments, Spread};
 pub use percentiles::Percentiles;
+pub use runs::Reading;
+pub use time_weighted::TimeWeighted;
 pub use value::Value;
 
 /// Mergeable state of an aggregate function; `default()` has seen nothing.

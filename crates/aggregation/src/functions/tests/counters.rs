@@ -1,4 +1,4 @@
-//! Counters: increase and rate.
+//! Counters and time-weighted averages: what goes by the steps between points.
 
 use super::*;
 
@@ -20,8 +20,15 @@ fn readings() -> Vec<Point> {
     points
 }
 
-const CALLS: [(&str, &str); 4] =
-    [("increase", "f"), ("increase", "u"), ("rate", "f"), ("rate", "u")];
+const CALLS: [(&str, &str); 7] = [
+    ("increase", "f"),
+    ("increase", "u"),
+    ("rate", "f"),
+    ("rate", "u"),
+    ("time_weighted_average", "f"),
+    ("time_weighted_avg", "i"),
+    ("time_weighted_average", "u"),
+];
 
 #[tokio::test]
 async fn merged_pieces_of_time_are_the_whole() {
@@ -48,6 +55,8 @@ async fn merged_pieces_of_time_are_the_whole() {
             }
         }
     }
+    let weighted = "SELECT time_weighted_average(u) FROM m WHERE host = 'b'";
+    assert_eq!(row(&one, weighted).await, "95.0", "0, 5, .. 190");
     // 39 steps of 5 over 390 seconds.
     let b = "SELECT increase(u), rate(u), rate(u, time) FROM m WHERE host = 'b'";
     assert_eq!(row(&one, b).await, "195.0,0.5,0.5");
@@ -57,19 +66,19 @@ async fn merged_pieces_of_time_are_the_whole() {
 }
 
 #[tokio::test]
-async fn several_counters_in_one_group_are_refused() {
+async fn several_series_in_one_group_are_refused() {
     let context = session(&readings(), 2);
     let both = "SELECT increase(u) FROM m";
     let (kind, message) = of_plan(error(&context, both).await);
     assert_eq!(kind, ErrorKind::Computation);
-    assert!(message.starts_with("points of several counters mix in one group; "), "{message}");
+    assert!(message.starts_with("points of several series mix in one group; "), "{message}");
     let grouped = "SELECT b, rate(u) FROM m GROUP BY b";
     let (_, message) = of_plan(error(&context, grouped).await);
     assert!(message.contains("mix in one group in b=NULL; group by every tag"), "{message}");
     let merged = "SELECT increase_finish(increase_merge(p)) FROM \
                   (SELECT increase_partial(u) AS p FROM m WHERE time <> '1970-01-01' GROUP BY host)";
     let (_, message) = of_plan(error(&context, merged).await);
-    assert!(message.contains("several counters"), "{message}");
+    assert!(message.contains("several series"), "{message}");
     let text = error(&context, "SELECT rate(s) FROM m").await.to_string();
     assert!(text.contains("rate does not take values of type Utf8"), "{text}");
 }
