@@ -120,7 +120,7 @@ impl Extension for AggregateTables {
         registry.scalar_functions.extend(functions::scalar_functions());
         registry.aggregate_functions.extend(functions::aggregate_functions());
         registry.partial_functions.extend(functions::partial_functions());
-        registry.last_functions.extend(["last", "last_partial"].map(str::to_owned));
+        registry.last_functions.extend(functions::last_functions());
         registry.analyzer_rules.extend(functions::analyzer_rules());
         registry.last_optimizer_rules.extend(functions::optimizer_rules());
     }

@@ -11,7 +11,9 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, SortExpr, TableProviderFilterPushDown, ident,
 };
-use datafusion::physical_plan::{ExecutionPlan, projection::ProjectionExec};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use highwater_core::schema::{TIME_COLUMN, time_data_type};
 use highwater_core::{Column, Schema, TimeRanges};
 use highwater_query::pushdown::prune_all;
@@ -135,6 +137,22 @@ impl AggregateTable {
     }
 }
 
+/// The same rows, with what the table says about its columns of partials: those that were stored
+/// say nothing.
+fn described(plan: Arc<dyn ExecutionPlan>, schema: &ArrowSchema) -> Result<Arc<dyn ExecutionPlan>> {
+    let is_silent = |(own, said): (&Arc<Field>, &Arc<Field>)| own.metadata() != said.metadata();
+    let fields = plan.schema();
+    if !fields.fields().iter().zip(schema.fields()).any(is_silent) {
+        return Ok(plan);
+    }
+    let column = |(at, field): (usize, &Arc<Field>)| ProjectionExpr {
+        expr: Arc::new(PhysicalColumn::new(field.name(), at)),
+        alias: field.name().clone(),
+    };
+    let columns: Vec<_> = fields.fields().iter().enumerate().map(column).collect();
+    Ok(Arc::new(ProjectionExec::try_new_with_schema_metadata(columns, plan, schema)?))
+}
+
 /// The same expression over columns without table name.
 fn unqualified(filter: Expr) -> Expr {
     datafusion::logical_expr::expr_rewriter::unnormalize_col(filter)
@@ -178,6 +196,6 @@ impl TableProvider for AggregateTable {
                 physical,
             )?));
         }
-        Ok(physical)
+        described(physical, &self.schema.project(projection)?)
     }
 }

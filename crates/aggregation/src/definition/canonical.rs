@@ -43,16 +43,16 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
 
 fn canonical_entry(entry: &AggregationRule) -> AggregationRule {
     let has_field = entry.field.is_some();
-    let spelled = |name: &String| function_named(name, has_field).map(|f| f.to_string());
-    let function: Vec<_> = entry.function.iter().filter_map(|name| spelled(name).ok()).collect();
-    let default = match (entry.field.as_deref(), function.as_slice()) {
-        (None, [one]) => Some(one.clone()),
-        (Some(field), [one]) => Some(format!("{field}_{one}")),
+    let functions = entry.function.iter().filter_map(|name| function_named(name, has_field).ok());
+    let functions: Vec<_> = functions.collect();
+    let default = match (entry.field.as_deref(), functions.as_slice()) {
+        (None, [one]) => Some(one.suffix()),
+        (Some(field), [one]) => Some(format!("{field}_{}", one.suffix())),
         _ => None,
     };
     AggregationRule {
         field: entry.field.clone(),
         alias: entry.alias.clone().filter(|alias| Some(alias) != default.as_ref()),
-        function,
+        function: functions.iter().map(ToString::to_string).collect(),
     }
 }

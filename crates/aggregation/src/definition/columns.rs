@@ -66,16 +66,10 @@ pub(super) fn function_named(
     })
 }
 
-/// Why a function with arguments, like `approx_percentile(0.99)` or `p99`, is refused, if it is a
-/// function at all.
+/// Why a function with arguments, like `percentile(0.99)`, is refused, if it is a function at all.
 fn with_arguments(name: &str) -> Option<FunctionError> {
-    let is_short = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let function = match (name.split_once('('), name.strip_prefix('p')) {
-        (Some((function, _)), _) => function.trim(),
-        (None, Some(digits)) if is_short(digits) => "approx_percentile",
-        _ => return None,
-    };
-    let error = AggregateFunction::named(function, true).err()?;
+    let (function, _) = name.split_once('(')?;
+    let error = AggregateFunction::named(function.trim(), true).err()?;
     (!matches!(error, FunctionError::Unknown { .. })).then_some(error)
 }
 
@@ -151,6 +145,18 @@ pub(super) fn ordering(definition: &Definition) -> Vec<DefinitionError> {
         }
     }
     problems
+}
+
+/// An output that needs groups of one series, where these are not.
+pub(super) fn several_series(definition: &Definition) -> Option<DefinitionError> {
+    let mut outputs = definition.outputs.iter();
+    let output = outputs.find(|output| output.function.needs_one_series())?;
+    (definition.group_by != GroupBy::AllTags).then(|| {
+        let function = output.function;
+        let reason =
+            format!("{function} follows one series, so each needs a group of its own; use \"*\"");
+        DefinitionError::at("group_by", reason)
+    })
 }
 
 /// Whether the answer has this column, or may have it once more tags or fields appear.

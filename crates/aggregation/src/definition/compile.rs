@@ -114,6 +114,7 @@ fn parts(
     };
     problems.extend(columns::shared_names(&definition));
     problems.extend(columns::ordering(&definition));
+    problems.extend(columns::several_series(&definition));
     Some(Definition { rule: canonical::canonical(rule, &definition), ..definition })
 }
 

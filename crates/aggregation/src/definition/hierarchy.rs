@@ -186,24 +186,25 @@ pub(super) fn pieces_over(
     }
 }
 
-/// The output as its parent's partials give it: the same function of the same field, or of what
-/// the parent calls by that name.
+/// The output as its parent's partials give it: a function with the same partial, of the same field
+/// or of what the parent calls by that name.
 pub(super) fn derived(
     own: OutputRule,
     parent: Option<&Definition>,
 ) -> Result<OutputRule, DefinitionError> {
     let Some(parent) = parent else { return Ok(own) };
-    let same_function = || parent.outputs.iter().filter(|kept| kept.function == own.function);
+    let answering =
+        || parent.outputs.iter().filter(|kept| own.function.reads_partials_of(kept.function));
     let keeps_field = |kept: &OutputRule| match (&own.field, &kept.field) {
         (FieldChoice::Named(_), FieldChoice::Every) => true,
         (FieldChoice::Every, kept) => *kept != FieldChoice::Points,
         (own, kept) => own == kept,
     };
-    if same_function().any(keeps_field) {
+    if answering().any(keeps_field) {
         return Ok(own);
     }
     let FieldChoice::Named(name) = &own.field else { return Err(not_kept(&own, parent)) };
-    match same_function().find(|kept| kept.name().as_ref() == Some(name)) {
+    match answering().find(|kept| kept.name().as_ref() == Some(name)) {
         Some(kept) => Ok(OutputRule {
             field: kept.field.clone(),
             function: own.function,

@@ -33,7 +33,8 @@ pub(crate) use name::{checked_name, set_name};
 pub use resolve::{GroupColumn, LeftOut, Output, Resolved, SourceColumns};
 pub use rule::AggregateRule;
 
-pub use crate::functions::AggregateFunction;
+pub use crate::functions::{AggregateFunction, Fraction};
+pub use crate::partial::Spread;
 use crate::pieces::Pieces;
 
 /// An aggregate inside a database; ordered by database, then name.
@@ -125,8 +126,8 @@ impl OutputRule {
         match (&self.naming, field) {
             (Naming::As(name), _) => Arc::clone(name),
             (Naming::Field, Some(field)) => field.into(),
-            (_, Some(field)) => format!("{field}_{}", self.function).into(),
-            (_, None) => self.function.to_string().into(),
+            (_, Some(field)) => format!("{field}_{}", self.function.suffix()).into(),
+            (_, None) => self.function.suffix().into(),
         }
     }
 

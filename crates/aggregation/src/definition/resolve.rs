@@ -274,24 +274,27 @@ fn named_output(
 
 /// The outputs of a rule over the partials of a parent.
 fn of_partials(rule: &OutputRule, parent: &Resolved) -> Result<Vec<Output>, DefinitionError> {
-    let same_function = parent.outputs.iter().filter(|kept| kept.function == rule.function);
+    let answering =
+        parent.outputs.iter().filter(|kept| rule.function.reads_partials_of(kept.function));
     let merging = |kept: &Output| Output {
         name: rule.name_for(kept.field.as_deref()),
+        function: rule.function,
         merges: Some(Arc::clone(&kept.name)),
+        result: rule.function.output_type(kept.input),
         ..kept.clone()
     };
     let found: Vec<Output> = match &rule.field {
         FieldChoice::Points => {
-            same_function.filter(|kept| kept.field.is_none()).take(1).map(merging).collect()
+            answering.filter(|kept| kept.field.is_none()).take(1).map(merging).collect()
         }
         FieldChoice::Named(field) => {
             let is_it = |kept: &&Output| kept.field.as_ref() == Some(field);
-            same_function.filter(is_it).take(1).map(merging).collect()
+            answering.filter(is_it).take(1).map(merging).collect()
         }
         FieldChoice::Every => {
             let mut seen = HashSet::new();
             let is_new = |kept: &&Output| kept.field.is_some() && seen.insert(kept.field.clone());
-            return Ok(same_function.filter(is_new).map(merging).collect());
+            return Ok(answering.filter(is_new).map(merging).collect());
         }
     };
     if !found.is_empty() {

@@ -126,11 +126,11 @@ fn wrong_outputs_are_refused_with_the_reason() {
         reasons(&format!("[{{name: a, source: cpu, group_by: [host], aggregations: [{list}]}}]"))
     };
     insta::assert_snapshot!(outputs("{field: usage}"), @"aggregate a: function: must name at least one function");
-    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are avg, count, first, last, max, mean, min, sum"#);
-    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are avg, count, first, last, max, mean, min, sum");
-    insta::assert_snapshot!(outputs("{field: usage, function: p99}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, last, max, mean, min, sum");
-    insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(0.5)}"), @"aggregate a: function: function approx_percentile is not supported yet; known are avg, count, first, last, max, mean, min, sum");
-    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are avg, count, first, last, max, mean, min, sum"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop");
+    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(5)}"), @"aggregate a: function: function approx_percentile needs a number from 0 to 1, like approx_percentile(0.99)");
+    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{function: mean}"), @"aggregate a: field: function mean needs a field");
     insta::assert_snapshot!(outputs("{field: time, function: max}"), @"aggregate a: field: time is no field; count without field counts points");
     insta::assert_snapshot!(outputs("{field: usage, function: [min, max], as: x}"), @"aggregate a: as: names one output, but there are several functions");
@@ -198,6 +198,73 @@ fn a_child_derives_only_what_its_parent_keeps() {
     insta::assert_snapshot!(refused("interval: 90m"), @"aggregate b: interval: boundaries of 90m are not all boundaries of cpu_1h, which has 1h");
     insta::assert_snapshot!(refused("interval: 1d, group_by: [region]"), @"aggregate b: group_by: cpu_1h keeps only host, not region");
     insta::assert_snapshot!(refused("interval: 1d, time_column: seen"), @"aggregate b: time_column: cpu_1h buckets time, so this aggregate does too");
+}
+
+#[test]
+fn functions_with_one_partial_derive_each_other() {
+    let all = compiled(
+        "[{name: p, source: cpu, interval: 1h, aggregations: [{field: usage, function: [stddev, last]}]}, \
+          {name: c, source: p, interval: 1d, aggregations: [{field: usage, function: [variance_pop, last_time, var, last]}]}]",
+    )
+    .unwrap();
+    let parent = all[0].resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    let child = all[1].resolve(SourceColumns::Partials(&parent)).unwrap();
+    insta::assert_snapshot!(columns(&parent), @"usage_stddev:float usage_last:float");
+    insta::assert_snapshot!(columns(&child), @"usage_variance_pop:float usage_last_time:timestamp usage_variance:float usage_last:float");
+    let merges: Vec<_> = child.outputs.iter().filter_map(|o| o.merges.as_deref()).collect();
+    assert_eq!(merges, ["usage_stddev", "usage_last", "usage_stddev", "usage_last"]);
+}
+
+#[test]
+fn percentiles_have_a_long_and_a_short_spelling() {
+    let rule = |list: &str, more: &str| {
+        one(&format!(
+            "{{name: a, source: cpu, aggregations: [{{field: usage, function: {list}{more}}}]}}"
+        ))
+    };
+    let spelled = rule("['approx_percentile(0.99)', p50, p999, approx_percentile( 0.125 )]", "");
+    let names: Vec<_> = spelled.outputs.iter().filter_map(OutputRule::name).collect();
+    assert_eq!(names.join(" "), "usage_p99 usage_p50 usage_p999 usage_p12_5");
+    let json = serde_json::to_string(&spelled.rule).unwrap();
+    insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","aggregations":[{"field":"usage","function":["approx_percentile(0.99)","approx_percentile(0.5)","approx_percentile(0.999)","approx_percentile(0.125)"]}]}"#);
+    assert_eq!(one(&json), spelled);
+    assert_eq!(rule("p95", ", as: usage_p95").rule, rule("approx_percentile(.95)", "").rule);
+    let child = compiled(
+        "[{name: p, source: cpu, interval: 1h, aggregations: [{field: usage, function: [p50, distinct]}]}, \
+          {name: c, source: p, interval: 1d, aggregations: [{field: usage, function: [p99, distinct]}]}]",
+    )
+    .unwrap();
+    let parent = child[0].resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    let child = child[1].resolve(SourceColumns::Partials(&parent)).unwrap();
+    insta::assert_snapshot!(columns(&child), @"usage_p99:float usage_distinct:integer");
+    assert_eq!(child.outputs[0].merges.as_deref(), Some("usage_p50"));
+}
+
+#[test]
+fn a_counter_needs_groups_of_one_series() {
+    let rule = |groups: &str| {
+        format!(
+            "{{name: a, source: cpu, interval: 1h, {groups} aggregations: [{{field: usage, function: [increase, rate]}}]}}"
+        )
+    };
+    for groups in ["", "group_by: [host],"] {
+        assert_eq!(
+            reasons(&format!("[{}]", rule(groups))),
+            "aggregate a: group_by: increase follows one series, so each needs a group of \
+             its own; use \"*\""
+        );
+    }
+    let all =
+        compiled(&format!("[{}, {{name: b, source: a, interval: 1d}}]", rule("group_by: '*',")))
+            .unwrap();
+    let parent = all[0].resolve(SourceColumns::Points(&cpu_schema())).unwrap();
+    let child = all[1].resolve(SourceColumns::Partials(&parent)).unwrap();
+    insta::assert_snapshot!(columns(&child), @"host:tag region:tag usage_increase:float usage_rate:float");
+    let regrouped = compiled(&format!(
+        "[{}, {{name: b, source: a, interval: 1d, group_by: [host]}}]",
+        rule("group_by: '*',")
+    ));
+    assert!(regrouped.unwrap_err()[0].contains("increase follows one series"));
 }
 
 #[test]
@@ -308,6 +375,7 @@ fn what_the_data_contradicts_is_refused() {
         definition.resolve(SourceColumns::Points(&cpu_schema())).unwrap_err().to_string()
     };
     insta::assert_snapshot!(refused("aggregations: [{field: note, function: mean}]"), @"aggregate a: function: mean does not take note, which is a string");
+    insta::assert_snapshot!(refused("aggregations: [{field: note, function: stddev}]"), @"aggregate a: function: stddev does not take note, which is a string");
     insta::assert_snapshot!(refused("aggregations: [{field: host, function: sum}]"), @"aggregate a: function: sum does not take host, which is a string");
     insta::assert_snapshot!(refused("interval: 1d, time_column: usage, aggregations: [{function: count}]"), @"aggregate a: time_column: usage is a field of type float; declare it as timestamp under measurements");
     insta::assert_snapshot!(refused("interval: 1d, time_column: nix, aggregations: [{function: count}]"), @"aggregate a: time_column: cpu has no nix; declare it as timestamp under measurements");

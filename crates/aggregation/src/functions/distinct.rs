@@ -11,6 +11,7 @@ use datafusion::logical_expr::Accumulator;
 
 use super::adapter::Adapter;
 use super::column::{Number, binary, downcast, for_each_row, selected};
+use super::function::AggregateFunction;
 use super::groups::Gives;
 use super::single::answer_of;
 
@@ -18,12 +19,13 @@ use super::single::answer_of;
 #[derive(Debug)]
 pub(super) struct Distinct<A, N> {
     keys: HashSet<u64>,
+    function: AggregateFunction,
     adapter: PhantomData<(A, N)>,
 }
 
-impl<A, N> Default for Distinct<A, N> {
-    fn default() -> Self {
-        Distinct { keys: HashSet::new(), adapter: PhantomData }
+impl<A, N> Distinct<A, N> {
+    pub(super) fn new(function: AggregateFunction) -> Self {
+        Distinct { keys: HashSet::new(), function, adapter: PhantomData }
     }
 }
 
@@ -52,7 +54,7 @@ impl<A: Adapter, N: Number> Accumulator for Distinct<A, N> {
         let numbers: ArrayRef = Arc::new(PrimitiveArray::<N::Arrow>::from_iter_values(numbers));
         let mut partial = A::Partial::default();
         A::feed(&[numbers], None, std::slice::from_mut(&mut partial), |_| 0);
-        answer_of::<A>(Gives::Answers, &partial)
+        answer_of::<A>(Gives::Answers(self.function), &partial)
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

@@ -7,7 +7,7 @@ use datafusion::common::DataFusionError;
 use highwater_core::ErrorKind;
 use highwater_query::QueryError;
 
-use crate::partial::DecodeError;
+use crate::partial::{DecodeError, MOST_DISTINCT};
 
 /// The request is sound, but its computation has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +19,37 @@ pub enum ComputationError {
         /// Names and values that say where: bucket, then groups.
         labels: Vec<(String, String)>,
     },
+    /// A group has more different values than are counted exactly.
+    #[error(
+        "more than {MOST_DISTINCT} distinct values{}; use approx_distinct, or smaller groups",
+        Where(labels)
+    )]
+    TooManyDistinct {
+        /// Names and values that say where: bucket, then groups.
+        labels: Vec<(String, String)>,
+    },
+    /// Points that are not those of one series, in order of time.
+    #[error(
+        "points of several series mix in one group{}; group by every tag that tells them apart",
+        Where(labels)
+    )]
+    SeveralSeries {
+        /// Names and values that say where: bucket, then groups.
+        labels: Vec<(String, String)>,
+    },
 }
 
 impl ComputationError {
+    /// The same, in the group that these names and values tell.
+    pub(super) fn labelled(mut self, found: Vec<(String, String)>) -> Self {
+        match &mut self {
+            ComputationError::IntegerOverflow { labels }
+            | ComputationError::TooManyDistinct { labels }
+            | ComputationError::SeveralSeries { labels } => *labels = found,
+        }
+        self
+    }
+
     /// What the caller may do about it.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Computation

@@ -14,56 +14,82 @@ use datafusion::logical_expr::{
 use highwater_core::schema::time_data_type;
 use highwater_core::{FieldType, Timestamp};
 
-use super::adapter::{Adapter, OverflowAt, WithAdapter, feed_encoded, with_adapter};
+use super::adapter::{Adapter, NoAnswer, WithAdapter, feed_encoded, with_adapter};
 use super::column::{Column, downcast, selected};
-use super::error::ComputationError;
+use super::fraction::Fraction;
+use super::function::AggregateFunction;
+use super::merging::first_type;
 use super::metadata::input_of;
-use crate::partial::Function;
 
 /// `f_finish`; plans made in code say what it gives, SQL learns it from the column of partials.
-pub(super) fn finish_udf(function: Function, output: Option<FieldType>) -> Arc<ScalarUDF> {
-    let is_mean = function == Function::Mean;
+pub(super) fn finish_udf(
+    name: &str,
+    function: AggregateFunction,
+    output: Option<FieldType>,
+) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(Finish {
         function,
         output,
-        name: format!("{function}_finish"),
-        aliases: is_mean.then(|| "avg_finish".to_owned()).into_iter().collect(),
+        name: format!("{name}_finish"),
         signature: Signature::variadic_any(Volatility::Immutable),
     }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Finish {
-    function: Function,
+    function: AggregateFunction,
     output: Option<FieldType>,
     name: String,
-    aliases: Vec<String>,
     signature: Signature,
 }
 
 impl Finish {
     fn output_for(&self, partial: &Field) -> Result<FieldType> {
-        let input = input_of(partial, self.function)?;
-        match (self.function, self.output.or(input)) {
-            (Function::Count, _) => Ok(FieldType::Integer),
-            (Function::Mean, _) => Ok(FieldType::Float),
-            (_, Some(output)) => Ok(output),
-            (function, None) => plan_err!(
+        let input = input_of(partial, self.function.partial_function())?;
+        match self.function.fixed_output_type().or(self.output).or(input) {
+            Some(output) => Ok(output),
+            None => plan_err!(
                 "{} cannot know the type of its answer; use it on a partial column of an \
-                 aggregate, or on {function}_partial(..) or {function}_merge(..) of one",
-                self.name
+                 aggregate, or on {}_partial(..) or {}_merge(..) of one",
+                self.name,
+                self.function,
+                self.function
             ),
         }
+    }
+
+    /// The function with the fraction that its call gives, if it takes one.
+    fn with_fraction(&self, argument: Option<&ScalarValue>) -> Result<AggregateFunction> {
+        if self.function.fraction().is_none() {
+            return Ok(self.function);
+        }
+        let number = argument.and_then(|value| value.cast_to(&DataType::Float64).ok());
+        let fraction = match number {
+            Some(ScalarValue::Float64(Some(p))) => Fraction::new(p),
+            _ => None,
+        };
+        match fraction {
+            Some(fraction) => Ok(self.function.with_fraction(fraction)),
+            None => {
+                plan_err!("the second argument of {} is a number from 0 to 1", self.name)
+            }
+        }
+    }
+
+    /// Type of the values that the partials are made of. Only the partials know it where the type
+    /// of the answer does not tell; some do not either, as theirs are the same for every type.
+    fn values(&self, partials: &ArrayRef, output: &DataType) -> Result<FieldType> {
+        let values = match self.function.fixed_output_type() {
+            Some(_) => first_type(partials, None)?,
+            None => FieldType::of_arrow(output),
+        };
+        Ok(values.unwrap_or(FieldType::Float))
     }
 }
 
 impl ScalarUDFImpl for Finish {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn aliases(&self) -> &[String] {
-        &self.aliases
     }
 
     fn signature(&self) -> &Signature {
@@ -80,19 +106,27 @@ impl ScalarUDFImpl for Finish {
         if !is_partial {
             return plan_err!("{} takes a partial, not {}", self.name, partial.data_type());
         }
+        if self.function.fraction().is_some() {
+            self.with_fraction(args.scalar_arguments.get(1).copied().flatten())?;
+        }
         let output = self.output_for(partial)?;
-        let nullable = self.function != Function::Count;
+        let nullable = !self.function.counts();
         Ok(Arc::new(Field::new(&self.name, output.arrow(), nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let partials = cast(&args.args[0].to_array(args.number_rows)?, &DataType::Binary)?;
-        // The mean's partial is the same whatever its values were.
-        let values = FieldType::of_arrow(args.return_type()).unwrap_or(FieldType::Float);
-        match with_adapter(self.function, values, FinishAll(&partials))?? {
+        let values = self.values(&partials, args.return_type())?;
+        let function = match args.args.get(1) {
+            Some(ColumnarValue::Scalar(fraction)) => self.with_fraction(Some(fraction))?,
+            _ => self.function,
+        };
+        let finish = FinishAll { partials: &partials, function };
+        match with_adapter(self.function.partial_function(), values, finish)?? {
             Ok(answers) => Ok(answer(&args, answers)?),
-            Err(OverflowAt(row)) => {
-                Err(ComputationError::IntegerOverflow { labels: labels(&args, row)? }.into())
+            Err(NoAnswer { at, error }) => {
+                let before = if self.function.fraction().is_some() { 2 } else { 1 };
+                Err(error.labelled(labels(&args, before, at)?).into())
             }
         }
     }
@@ -107,22 +141,25 @@ fn answer(args: &ScalarFunctionArgs, answers: ArrayRef) -> Result<ColumnarValue>
     }
 }
 
-struct FinishAll<'a>(&'a ArrayRef);
+struct FinishAll<'a> {
+    partials: &'a ArrayRef,
+    function: AggregateFunction,
+}
 
 impl WithAdapter for FinishAll<'_> {
-    type Output = Result<Result<ArrayRef, OverflowAt>>;
+    type Output = Result<Result<ArrayRef, NoAnswer>>;
 
     fn with<A: Adapter>(self) -> Self::Output {
-        let mut partials = vec![A::Partial::default(); self.0.len()];
-        let rows = selected(std::slice::from_ref(self.0), None);
-        feed_encoded(self.0, rows.as_ref(), &mut partials, |row| row)?;
-        Ok(A::finish(&partials))
+        let mut partials = vec![A::Partial::default(); self.partials.len()];
+        let rows = selected(std::slice::from_ref(self.partials), None);
+        feed_encoded(self.partials, rows.as_ref(), &mut partials, |row| row)?;
+        Ok(A::finish(&partials, self.function))
     }
 }
 
-/// Names and values of the labels in this row; times in RFC 3339.
-fn labels(args: &ScalarFunctionArgs, row: usize) -> Result<Vec<(String, String)>> {
-    let labelled = args.args.iter().zip(&args.arg_fields).skip(1);
+/// Names and values of the labels in this row, which follow some other arguments; times in RFC 3339.
+fn labels(args: &ScalarFunctionArgs, before: usize, row: usize) -> Result<Vec<(String, String)>> {
+    let labelled = args.args.iter().zip(&args.arg_fields).skip(before);
     labelled
         .map(|(value, field)| {
             let column = value.to_array(args.number_rows)?;

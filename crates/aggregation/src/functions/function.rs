@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use datafusion::common::Column;
+use datafusion::common::{Column, ScalarValue};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::{AggregateUDF, Expr, lit};
 use datafusion::prelude::ident;
@@ -10,28 +10,44 @@ use highwater_core::FieldType;
 use highwater_core::schema::TIME_COLUMN;
 
 use super::finish::finish_udf;
+use super::fraction::Fraction;
 use super::partials::{merge_udaf, partial_udaf};
 use super::raw;
-use crate::partial::Function;
+use crate::partial::{Function, Spread};
 
 /// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 16] = [
-    "stddev",
-    "stddev_samp",
-    "stddev_pop",
-    "variance",
-    "var",
-    "var_samp",
-    "var_pop",
-    "distinct",
-    "approx_distinct",
-    "approx_percentile",
-    "increase",
-    "rate",
-    "time_weighted_average",
-    "histogram",
-    "first_time",
-    "last_time",
+const NOT_YET: [&str; 1] = ["histogram"];
+
+/// What each name means, in SQL and in rule files; a function's own name comes first.
+const NAMES: [(&str, AggregateFunction); 27] = [
+    ("count", AggregateFunction::CountField),
+    ("sum", AggregateFunction::Sum),
+    ("mean", AggregateFunction::Mean),
+    ("avg", AggregateFunction::Mean),
+    ("min", AggregateFunction::Min),
+    ("max", AggregateFunction::Max),
+    ("first", AggregateFunction::First),
+    ("last", AggregateFunction::Last),
+    ("first_time", AggregateFunction::FirstTime),
+    ("last_time", AggregateFunction::LastTime),
+    ("stddev", AggregateFunction::Stddev(Spread::Sample)),
+    ("stddev_samp", AggregateFunction::Stddev(Spread::Sample)),
+    ("stddev_pop", AggregateFunction::Stddev(Spread::Population)),
+    ("variance", AggregateFunction::Variance(Spread::Sample)),
+    ("var", AggregateFunction::Variance(Spread::Sample)),
+    ("var_samp", AggregateFunction::Variance(Spread::Sample)),
+    ("var_sample", AggregateFunction::Variance(Spread::Sample)),
+    ("variance_pop", AggregateFunction::Variance(Spread::Population)),
+    ("var_pop", AggregateFunction::Variance(Spread::Population)),
+    ("var_population", AggregateFunction::Variance(Spread::Population)),
+    ("distinct", AggregateFunction::Distinct),
+    ("approx_distinct", AggregateFunction::ApproxDistinct),
+    ("increase", AggregateFunction::Increase),
+    ("rate", AggregateFunction::Rate),
+    ("time_weighted_average", AggregateFunction::TimeWeighted),
+    ("time_weighted_avg", AggregateFunction::TimeWeighted),
+    // With the fraction that its calls give.
+    ("approx_percentile", AggregateFunction::ApproxPercentile(Fraction::HALF)),
 ];
 
 /// Functions of SQL whose answers cannot be merged.
@@ -56,6 +72,26 @@ pub enum AggregateFunction {
     First,
     /// Latest value.
     Last,
+    /// Time of the earliest value.
+    FirstTime,
+    /// Time of the latest value.
+    LastTime,
+    /// Standard deviation.
+    Stddev(Spread),
+    /// Variance.
+    Variance(Spread),
+    /// How many different values.
+    Distinct,
+    /// About how many different values.
+    ApproxDistinct,
+    /// About the value below which this share of all values lies.
+    ApproxPercentile(Fraction),
+    /// By how much a counter has grown.
+    Increase,
+    /// The same per second.
+    Rate,
+    /// Mean over time of a value that holds until the next.
+    TimeWeighted,
 }
 
 /// Why a function cannot be used.
@@ -88,6 +124,12 @@ pub enum FunctionError {
         /// Which function.
         function: AggregateFunction,
     },
+    /// A percentile of what?
+    #[error("function {name} needs a number from 0 to 1, like {name}(0.99)")]
+    NeedsFraction {
+        /// As it was written.
+        name: String,
+    },
     /// The field's type does not fit.
     #[error("function {function} does not take a field of type {field_type}")]
     WrongType {
@@ -98,7 +140,9 @@ pub enum FunctionError {
     },
 }
 
-const KNOWN: &str = "avg, count, first, last, max, mean, min, sum";
+const KNOWN: &str = "approx_distinct, approx_percentile(0.99), avg, count, distinct, first, \
+                     first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, \
+                     stddev_pop, sum, time_weighted_average, variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -107,15 +151,8 @@ impl AggregateFunction {
     /// [`FunctionError`] with the names that are known.
     pub fn named(name: &str, has_field: bool) -> Result<Self, FunctionError> {
         let function = match name {
-            "count" if has_field => AggregateFunction::CountField,
-            "count" => AggregateFunction::Count,
-            "sum" => AggregateFunction::Sum,
-            "mean" | "avg" => AggregateFunction::Mean,
-            "min" => AggregateFunction::Min,
-            "max" => AggregateFunction::Max,
-            "first" => AggregateFunction::First,
-            "last" => AggregateFunction::Last,
-            _ => return Err(unknown(name)),
+            "count" if !has_field => AggregateFunction::Count,
+            name => spelled(name)?,
         };
         match function {
             AggregateFunction::Count => Ok(function),
@@ -126,7 +163,11 @@ impl AggregateFunction {
 
     /// The name, the same in SQL and in rule files.
     pub fn name(self) -> &'static str {
-        self.partial_function().name()
+        match self {
+            AggregateFunction::Count => "count",
+            AggregateFunction::ApproxPercentile(_) => "approx_percentile",
+            function => names().find(|(_, named)| *named == function).map_or("", |(name, _)| name),
+        }
     }
 
     /// The function that its partials belong to.
@@ -137,8 +178,56 @@ impl AggregateFunction {
             AggregateFunction::Mean => Function::Mean,
             AggregateFunction::Min => Function::Min,
             AggregateFunction::Max => Function::Max,
-            AggregateFunction::First => Function::First,
-            AggregateFunction::Last => Function::Last,
+            AggregateFunction::First | AggregateFunction::FirstTime => Function::First,
+            AggregateFunction::Last | AggregateFunction::LastTime => Function::Last,
+            AggregateFunction::Stddev(_) | AggregateFunction::Variance(_) => Function::Moments,
+            AggregateFunction::Distinct => Function::Distinct,
+            AggregateFunction::ApproxDistinct => Function::ApproxDistinct,
+            AggregateFunction::ApproxPercentile(_) => Function::Percentiles,
+            AggregateFunction::Increase | AggregateFunction::Rate => Function::Counter,
+            AggregateFunction::TimeWeighted => Function::TimeWeighted,
+        }
+    }
+
+    /// Whether the partials of `other`, over the same values, answer this function too.
+    pub fn reads_partials_of(self, other: AggregateFunction) -> bool {
+        let is_shared = self.partial_function() == other.partial_function();
+        // A count of points is none of values.
+        self == other || is_shared && self.partial_function() != Function::Count
+    }
+
+    /// Whether a group must be one series, as the points of several have no order of their own.
+    pub fn needs_one_series(self) -> bool {
+        matches!(self.partial_function(), Function::Counter | Function::TimeWeighted)
+    }
+
+    /// Whether the answer of nothing is 0 rather than NULL.
+    pub(super) fn counts(self) -> bool {
+        let function = self.partial_function();
+        matches!(function, Function::Count | Function::Distinct | Function::ApproxDistinct)
+    }
+
+    /// The same function with the fraction of a percentile that a call gives.
+    pub(super) fn with_fraction(self, fraction: Fraction) -> Self {
+        match self {
+            AggregateFunction::ApproxPercentile(_) => AggregateFunction::ApproxPercentile(fraction),
+            function => function,
+        }
+    }
+
+    /// The fraction that calls give as second argument.
+    pub(super) fn fraction(self) -> Option<Fraction> {
+        match self {
+            AggregateFunction::ApproxPercentile(fraction) => Some(fraction),
+            _ => None,
+        }
+    }
+
+    /// What the name of an output ends with: the name, or the short one of a percentile.
+    pub fn suffix(self) -> String {
+        match self.fraction() {
+            Some(fraction) => fraction.short(),
+            None => self.name().to_owned(),
         }
     }
 
@@ -156,7 +245,12 @@ impl AggregateFunction {
 
     pub(super) fn takes(function: Function, values: FieldType) -> bool {
         match function {
-            Function::Sum | Function::Mean => {
+            Function::Sum
+            | Function::Mean
+            | Function::Moments
+            | Function::Percentiles
+            | Function::Counter
+            | Function::TimeWeighted => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
             }
             _ => values != FieldType::Partial,
@@ -165,17 +259,32 @@ impl AggregateFunction {
 
     /// Type of the answer over a field of type `input` (none for [`AggregateFunction::Count`]).
     pub fn output_type(self, input: Option<FieldType>) -> FieldType {
+        self.fixed_output_type().or(input).unwrap_or(FieldType::Float)
+    }
+
+    /// Type of the answer where it is the same over every type of values.
+    pub(super) fn fixed_output_type(self) -> Option<FieldType> {
         match self {
-            AggregateFunction::Count | AggregateFunction::CountField => FieldType::Integer,
-            AggregateFunction::Mean => FieldType::Float,
-            _ => input.unwrap_or(FieldType::Float),
+            function if function.counts() => Some(FieldType::Integer),
+            AggregateFunction::Mean
+            | AggregateFunction::Stddev(_)
+            | AggregateFunction::Variance(_)
+            | AggregateFunction::ApproxPercentile(_)
+            | AggregateFunction::Increase
+            | AggregateFunction::Rate
+            | AggregateFunction::TimeWeighted => Some(FieldType::Float),
+            AggregateFunction::FirstTime | AggregateFunction::LastTime => {
+                Some(FieldType::Timestamp)
+            }
+            _ => None,
         }
     }
 
     /// The answer straight from points: an aggregate over the column (none: over the points).
     pub fn value_expr(self, column: Option<&str>) -> Expr {
-        let arguments = self.arguments(column);
-        match raw::udaf(self.partial_function()) {
+        let arguments = self.arguments(column).into_iter().chain(self.fraction_argument());
+        let arguments = arguments.collect();
+        match raw::udaf(self.name()) {
             Some(udaf) => udaf.call(arguments),
             None => count_udaf().call(arguments),
         }
@@ -184,25 +293,37 @@ impl AggregateFunction {
     /// The function that a call in SQL is, if it is one of these.
     pub fn of(udaf: &AggregateUDF, arguments: &[Expr]) -> Option<Self> {
         let counts_points = matches!(arguments, [] | [Expr::Literal(..)]);
-        let name = udaf.name().to_ascii_lowercase();
-        AggregateFunction::named(&name, !(name == "count" && counts_points)).ok()
+        match (by_name(&udaf.name().to_ascii_lowercase())?, arguments) {
+            (AggregateFunction::CountField, _) if counts_points => Some(AggregateFunction::Count),
+            (percentile @ AggregateFunction::ApproxPercentile(_), [_, fraction]) => {
+                match fraction {
+                    Expr::Literal(ScalarValue::Float64(Some(p)), _) => {
+                        Fraction::new(*p).map(|fraction| percentile.with_fraction(fraction))
+                    }
+                    _ => None,
+                }
+            }
+            (AggregateFunction::ApproxPercentile(_), _) => None,
+            (function, _) => Some(function),
+        }
     }
 
     /// An aggregate over points that gives partials.
     pub fn partial_expr(self, column: Option<&str>) -> Expr {
-        partial_udaf(self.partial_function()).call(self.arguments(column))
+        partial_udaf(self.name(), self).call(self.arguments(column))
     }
 
     /// An aggregate over a column of partials that gives partials.
     pub fn merge_expr(self, partial_column: &str) -> Expr {
-        merge_udaf(self.partial_function()).call(vec![ident(partial_column)])
+        merge_udaf(self.name(), self).call(vec![ident(partial_column)])
     }
 
     /// The answer of a column of partials, of type `output` (see
     /// [`output_type`](AggregateFunction::output_type)). An overflowing sum names the labels.
     pub fn finish_expr(self, partial_column: &str, output: FieldType, labels: Vec<Expr>) -> Expr {
-        let arguments = std::iter::once(ident(partial_column)).chain(labels).collect();
-        finish_udf(self.partial_function(), Some(output)).call(arguments)
+        let partial = std::iter::once(ident(partial_column));
+        let arguments = partial.chain(self.fraction_argument()).chain(labels).collect();
+        finish_udf(self.name(), self, Some(output)).call(arguments)
     }
 
     fn arguments(self, column: Option<&str>) -> Vec<Expr> {
@@ -210,9 +331,49 @@ impl AggregateFunction {
             (AggregateFunction::Count, _) | (_, None) => lit(1i64),
             (_, Some(name)) => Expr::Column(Column::from_name(name)),
         };
-        match self {
-            AggregateFunction::First | AggregateFunction::Last => vec![value, ident(TIME_COLUMN)],
-            _ => vec![value],
+        match self.goes_by_time() {
+            true => vec![value, ident(TIME_COLUMN)],
+            false => vec![value],
+        }
+    }
+
+    fn fraction_argument(self) -> Option<Expr> {
+        self.fraction().map(|fraction| lit(fraction.get()))
+    }
+
+    /// Whether the time is an argument too.
+    pub(super) fn goes_by_time(self) -> bool {
+        matches!(
+            self.partial_function(),
+            Function::First | Function::Last | Function::Counter | Function::TimeWeighted
+        )
+    }
+}
+
+/// Every name and its function.
+pub(super) fn names() -> impl Iterator<Item = (&'static str, AggregateFunction)> {
+    NAMES.into_iter()
+}
+
+/// The function of that name.
+pub(super) fn by_name(name: &str) -> Option<AggregateFunction> {
+    names().find(|(known, _)| *known == name).map(|(_, function)| function)
+}
+
+/// The function as rule files spell it: a name, `approx_percentile(0.99)`, or `p99`.
+fn spelled(name: &str) -> Result<AggregateFunction, FunctionError> {
+    let needs_fraction = || FunctionError::NeedsFraction { name: "approx_percentile".to_owned() };
+    let percentile = AggregateFunction::ApproxPercentile;
+    if let Some(fraction) = Fraction::of_short(name) {
+        return Ok(percentile(fraction));
+    }
+    let argument = name.strip_prefix("approx_percentile").map(str::trim);
+    match argument.map(|text| text.strip_prefix('(').and_then(|text| text.strip_suffix(')'))) {
+        None => by_name(name).ok_or_else(|| unknown(name)),
+        Some(None) => Err(needs_fraction()),
+        Some(Some(number)) => {
+            let fraction = number.trim().parse().ok().and_then(Fraction::new);
+            fraction.map(percentile).ok_or_else(needs_fraction)
         }
     }
 }
@@ -230,7 +391,10 @@ fn unknown(name: &str) -> FunctionError {
 
 impl fmt::Display for AggregateFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self.fraction() {
+            Some(fraction) => write!(f, "{}({fraction})", self.name()),
+            None => f.write_str(self.name()),
+        }
     }
 }
 
@@ -243,11 +407,31 @@ mod tests {
         assert_eq!(AggregateFunction::named("count", false), Ok(AggregateFunction::Count));
         assert_eq!(AggregateFunction::named("count", true), Ok(AggregateFunction::CountField));
         assert_eq!(AggregateFunction::named("avg", true), Ok(AggregateFunction::Mean));
+        for (name, function) in names() {
+            if function.fraction().is_none() {
+                assert_eq!(AggregateFunction::named(name, true), Ok(function));
+            }
+            assert_eq!(by_name(function.name()), Some(function), "{name}");
+        }
         let error =
             |name, has_field| AggregateFunction::named(name, has_field).unwrap_err().to_string();
         assert_eq!(error("sum", false), "function sum needs a field");
-        assert!(error("total", true).starts_with("unknown function \"total\"; known are avg, "));
-        assert!(error("stddev", true).contains("not supported yet"));
+        assert!(
+            error("total", true)
+                .starts_with("unknown function \"total\"; known are approx_distinct, ")
+        );
+        assert!(error("histogram", true).contains("not supported yet"));
+        let p99 = AggregateFunction::ApproxPercentile(Fraction::new(0.99).unwrap());
+        for spelling in ["p99", "approx_percentile(0.99)", "approx_percentile ( .99 )"] {
+            assert_eq!(AggregateFunction::named(spelling, true), Ok(p99), "{spelling}");
+        }
+        assert_eq!(
+            (p99.to_string(), p99.suffix()),
+            ("approx_percentile(0.99)".into(), "p99".into())
+        );
+        for spelling in ["approx_percentile", "approx_percentile(2)", "approx_percentile(x)"] {
+            assert!(error(spelling, true).contains("needs a number from 0 to 1"), "{spelling}");
+        }
         assert!(error("percentile_cont", true).contains("queries only"));
     }
 
@@ -259,5 +443,10 @@ mod tests {
         assert!(AggregateFunction::Last.accepts(FieldType::Boolean).is_ok());
         assert_eq!(AggregateFunction::Max.output_type(Some(FieldType::String)), FieldType::String);
         assert_eq!(AggregateFunction::Mean.output_type(Some(FieldType::Integer)), FieldType::Float);
+        let last_time = AggregateFunction::LastTime;
+        assert_eq!(last_time.output_type(Some(FieldType::String)), FieldType::Timestamp);
+        let error = AggregateFunction::Stddev(Spread::Population).accepts(FieldType::Boolean);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "function stddev_pop does not take a field of type boolean");
     }
 }

@@ -6,9 +6,9 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use datafusion::common::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::adapter::{Adapter, WithAdapter, encoded, feed_encoded};
+use super::adapter::{Adapter, WithAdapter, encoded, encoded_complete, feed_encoded};
 use super::column::selected;
-use super::error::ComputationError;
+use super::function::AggregateFunction;
 use crate::partial::Partial;
 
 /// What an accumulator is fed with.
@@ -21,7 +21,8 @@ pub(super) enum Reads {
 /// What it answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gives {
-    Answers,
+    /// Answers of this function.
+    Answers(AggregateFunction),
     Partials,
 }
 
@@ -117,9 +118,10 @@ pub(super) fn feed<A: Adapter>(
 /// The answers, or the partials themselves.
 pub(super) fn answer<A: Adapter>(gives: Gives, partials: &[A::Partial]) -> Result<ArrayRef> {
     match gives {
-        Gives::Answers => A::finish(partials)
-            .map_err(|_| ComputationError::IntegerOverflow { labels: Vec::new() }.into()),
-        Gives::Partials => Ok(Arc::new(encoded::<A>(partials)?)),
+        Gives::Answers(function) => {
+            A::finish(partials, function).map_err(|no_answer| no_answer.error.into())
+        }
+        Gives::Partials => Ok(Arc::new(encoded_complete::<A>(partials)?)),
     }
 }
 

@@ -18,7 +18,10 @@ use super::sliding::MakeSliding;
 use crate::partial::{Function, Header};
 
 /// Type of the values in the first of the selected partials; `None` if there is none.
-fn first_type(column: &ArrayRef, filter: Option<&BooleanArray>) -> Result<Option<FieldType>> {
+pub(super) fn first_type(
+    column: &ArrayRef,
+    filter: Option<&BooleanArray>,
+) -> Result<Option<FieldType>> {
     let rows = selected(std::slice::from_ref(column), filter);
     let first = match rows {
         None => (!column.is_empty()).then_some(0),
@@ -101,7 +104,10 @@ impl GroupsAccumulator for MergingGroups {
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.evaluate(emit_to)?])
+        match &mut self.inner {
+            Some(inner) => inner.state(emit_to),
+            None => Ok(vec![self.nulls(emit_to)]),
+        }
     }
 
     fn convert_to_state(
@@ -201,7 +207,10 @@ impl<Make: MakeAccumulator> Accumulator for Merging<Make> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
+        match &mut self.inner {
+            Some(inner) => inner.state(),
+            None => Ok(vec![ScalarValue::Binary(None)]),
+        }
     }
 
     fn size(&self) -> usize {

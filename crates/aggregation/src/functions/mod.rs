@@ -9,23 +9,28 @@
 //! | `f_merge(p)` | aggregate over partials, gives a partial |
 //! | `f_finish(p, labels..)` | scalar: the answer of a partial; the labels are for its error |
 //!
-//! `first` and `last` take the time as second argument; in SQL it may be left out and is then the
-//! column `time` beside the value. The NULL partial is the partial of nothing.
+//! `first`, `last`, the times of both, `increase`, `rate` and `time_weighted_average` take the time as second argument; in SQL it may be left out
+//! and is then the column `time` beside the value. `approx_percentile` and its finish take the fraction
+//! as second argument. The NULL partial is the partial of nothing.
+//! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
 //!
-//! Reading order: [`function`] (names, types, expressions), `adapter` (arrays to partials and
-//! back), `groups` and `single` (DataFusion's accumulators), `raw`, `partials` and `finish`
-//! (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
+//! Reading order: [`function`] (names, types, expressions), `fraction`, `adapter` and `adapters` (arrays to
+//! partials and back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
+//! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
 mod adapter;
+mod adapters;
 mod column;
 mod distinct;
 mod error;
 mod finish;
+mod fraction;
 pub mod function;
 mod groups;
 mod merging;
 mod metadata;
 mod overflow_labels;
+mod own;
 mod partials;
 mod raw;
 mod single;
@@ -47,6 +52,7 @@ use crate::partial::Function;
 
 pub use error::ComputationError;
 pub(crate) use error::through_a_plan;
+pub use fraction::Fraction;
 pub use function::{AggregateFunction, FunctionError};
 pub use metadata::partial_field;
 use overflow_labels::OverflowLabels;
@@ -74,22 +80,30 @@ pub fn register(context: &SessionContext) -> Result<()> {
 
 /// Names of the aggregate functions that give partials, which are also their state.
 pub fn partial_functions() -> impl Iterator<Item = String> {
-    Function::ALL
-        .into_iter()
-        .flat_map(|function| [format!("{function}_partial"), format!("{function}_merge")])
+    // The state of those keeps points apart until there are no more to come.
+    let is_state = |function: AggregateFunction| !function.needs_one_series();
+    let named = function::names().filter(move |(_, function)| is_state(*function));
+    named.flat_map(|(name, _)| [format!("{name}_partial"), format!("{name}_merge")])
+}
+
+/// Names of the aggregate functions whose answer is that of the last point.
+pub fn last_functions() -> impl Iterator<Item = String> {
+    let last = |function: AggregateFunction| function.partial_function() == Function::Last;
+    let named = function::names().filter(move |(_, function)| last(*function));
+    named.flat_map(|(name, _)| [name.to_owned(), format!("{name}_partial")])
 }
 
 /// The aggregate functions; they replace DataFusion's of the same name.
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    let shapes = Function::ALL
-        .into_iter()
-        .flat_map(|function| [partials::partial_udaf(function), partials::merge_udaf(function)]);
-    raw::udafs().into_iter().chain(shapes).collect()
+    let shapes = function::names().flat_map(|(name, function)| {
+        [partials::partial_udaf(name, function), partials::merge_udaf(name, function)]
+    });
+    raw::udafs().into_iter().chain(own::udafs()).chain(shapes).collect()
 }
 
 /// The scalar functions.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    Function::ALL.into_iter().map(|function| finish::finish_udf(function, None)).collect()
+    function::names().map(|(name, function)| finish::finish_udf(name, function, None)).collect()
 }
 
 /// Rules to be run after DataFusion's analyzer rules.

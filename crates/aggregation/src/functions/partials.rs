@@ -22,36 +22,40 @@ use super::metadata::{input_of, partial_field};
 use super::raw::state_field;
 use super::single::MakeSingle;
 use super::sliding::MakeSliding;
-use crate::partial::Function;
 
 /// `f_partial(x)`, for `first` and `last` `f_partial(x, time)`.
-pub(super) fn partial_udaf(function: Function) -> Arc<AggregateUDF> {
-    Arc::new(AggregateUDF::new_from_impl(Partials::new(function, Stage::Points, "partial")))
+pub(super) fn partial_udaf(name: &str, function: AggregateFunction) -> Arc<AggregateUDF> {
+    let name = format!("{name}_partial");
+    Arc::new(AggregateUDF::new_from_impl(Partials::new(name, function, Stage::Points)))
 }
 
 /// `f_merge(p)`.
-pub(super) fn merge_udaf(function: Function) -> Arc<AggregateUDF> {
-    Arc::new(AggregateUDF::new_from_impl(Partials::new(function, Stage::Partials, "merge")))
+pub(super) fn merge_udaf(name: &str, function: AggregateFunction) -> Arc<AggregateUDF> {
+    let name = format!("{name}_merge");
+    Arc::new(AggregateUDF::new_from_impl(Partials::new(name, function, Stage::Partials)))
 }
 
-/// The types of a value and its time; the time may be missing until it is filled in.
-pub(super) fn coerced_with_time(function: Function, types: &[DataType]) -> Result<Vec<DataType>> {
+/// The types that the arguments of a function over points are taken as; a time may be missing
+/// until it is filled in.
+pub(super) fn coerced(function: AggregateFunction, types: &[DataType]) -> Result<Vec<DataType>> {
     match types {
         [value] => Ok(vec![value_type(function, value)?]),
-        [value, DataType::Timestamp(_, _) | DataType::Null] => {
+        [value, DataType::Timestamp(_, _) | DataType::Null] if function.goes_by_time() => {
             Ok(vec![value_type(function, value)?, time_data_type()])
         }
-        [_, other] => plan_err!("{function} goes by a timestamp, not by {other}"),
-        _ => plan_err!("{function} takes a value and its time"),
+        [_, other] if function.goes_by_time() => {
+            plan_err!("{function} goes by a timestamp, not by {other}")
+        }
+        _ if function.goes_by_time() => plan_err!("{function} takes a value and its time"),
+        _ => plan_err!("{} takes one argument, not {}", function.name(), types.len()),
     }
 }
 
 /// The type that values are taken as.
-fn value_type(function: Function, input: &DataType) -> Result<DataType> {
-    let taken = field_type_of(input).filter(|values| AggregateFunction::takes(function, *values));
-    match taken {
+fn value_type(function: AggregateFunction, input: &DataType) -> Result<DataType> {
+    match field_type_of(input).filter(|values| function.accepts(*values).is_ok()) {
         Some(values) => Ok(values.arrow()),
-        None => plan_err!("{function} does not take values of type {input}"),
+        None => plan_err!("{} does not take values of type {input}", function.name()),
     }
 }
 
@@ -65,23 +69,16 @@ enum Stage {
 /// An aggregate that gives partials.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Partials {
-    function: Function,
+    function: AggregateFunction,
     stage: Stage,
     name: String,
-    aliases: Vec<String>,
     signature: Signature,
 }
 
 impl Partials {
-    fn new(function: Function, stage: Stage, suffix: &str) -> Self {
-        let is_mean = function == Function::Mean;
-        Partials {
-            function,
-            stage,
-            name: format!("{function}_{suffix}"),
-            aliases: is_mean.then(|| format!("avg_{suffix}")).into_iter().collect(),
-            signature: Signature::user_defined(Volatility::Immutable),
-        }
+    fn new(name: String, function: AggregateFunction, stage: Stage) -> Self {
+        let signature = Signature::user_defined(Volatility::Immutable);
+        Partials { function, stage, name, signature }
     }
 
     /// Makes an accumulator over points, or over partials whose type is known; else `None`.
@@ -93,20 +90,20 @@ impl Partials {
         if args.is_distinct {
             return plan_err!("{} takes no DISTINCT", self.name);
         }
+        let function = self.function.partial_function();
         let input = &args.expr_fields[0];
         let (reads, values) = match self.stage {
             Stage::Points => {
                 (Reads::Values, field_type_of(input.data_type()).unwrap_or(FieldType::Float))
             }
-            Stage::Partials if self.function == Function::Count => {
-                (Reads::Partials, FieldType::Float)
-            }
-            Stage::Partials => match input_of(input, self.function)? {
+            // The same for every type of values.
+            Stage::Partials if !function.is_typed() => (Reads::Partials, FieldType::Float),
+            Stage::Partials => match input_of(input, function)? {
                 Some(values) => (Reads::Partials, values),
                 None => return Ok(None),
             },
         };
-        with_adapter(self.function, values, make(reads, Gives::Partials)).map(Some)
+        with_adapter(function, values, make(reads, Gives::Partials)).map(Some)
     }
 }
 
@@ -115,21 +112,14 @@ impl AggregateUDFImpl for Partials {
         &self.name
     }
 
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         match (self.stage, self.function, arg_types) {
-            (Stage::Points, Function::First | Function::Last, types) => {
-                coerced_with_time(self.function, types)
-            }
-            (Stage::Points, Function::Count, [any]) => Ok(vec![any.clone()]),
-            (Stage::Points, function, [value]) => Ok(vec![value_type(function, value)?]),
+            (Stage::Points, AggregateFunction::CountField, [any]) => Ok(vec![any.clone()]),
+            (Stage::Points, function, types) => coerced(function, types),
             (Stage::Partials, _, [partial]) if partial.is_binary() || partial.is_null() => {
                 Ok(vec![DataType::Binary])
             }
@@ -147,9 +137,9 @@ impl AggregateUDFImpl for Partials {
     fn return_field(&self, arg_fields: &[FieldRef]) -> Result<FieldRef> {
         let input = match self.stage {
             Stage::Points => field_type_of(arg_fields[0].data_type()),
-            Stage::Partials => input_of(&arg_fields[0], self.function)?,
+            Stage::Partials => input_of(&arg_fields[0], self.function.partial_function())?,
         };
-        Ok(Arc::new(partial_field(&self.name, self.function, input)))
+        Ok(Arc::new(partial_field(&self.name, self.function.partial_function(), input)))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -158,12 +148,14 @@ impl AggregateUDFImpl for Partials {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let typed = self.make(&args, MakeSingle)?;
-        Ok(typed.unwrap_or_else(|| Box::new(Merging::new(self.function, Growing))))
+        Ok(typed
+            .unwrap_or_else(|| Box::new(Merging::new(self.function.partial_function(), Growing))))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let typed = self.make(&args, MakeSliding)?;
-        Ok(typed.unwrap_or_else(|| Box::new(Merging::new(self.function, Moving))))
+        Ok(typed
+            .unwrap_or_else(|| Box::new(Merging::new(self.function.partial_function(), Moving))))
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
@@ -175,7 +167,7 @@ impl AggregateUDFImpl for Partials {
         args: AccumulatorArgs,
     ) -> Result<Box<dyn GroupsAccumulator>> {
         let typed = self.make(&args, MakeGroups)?;
-        Ok(typed.unwrap_or_else(|| Box::new(MergingGroups::new(self.function))))
+        Ok(typed.unwrap_or_else(|| Box::new(MergingGroups::new(self.function.partial_function()))))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {

@@ -1,5 +1,5 @@
-//! The functions over points: DataFusion's `sum`, `avg`, `min` and `max` with exact accumulators,
-//! and `first` and `last`.
+//! The functions over points that DataFusion has too: its `sum`, `avg`, `min` and `max` with exact
+//! accumulators.
 //!
 //! What our partials do not cover (decimals, durations, extrema of anything but floats) is left to
 //! DataFusion, where it is right.
@@ -26,37 +26,36 @@ use datafusion::logical_expr::{
 };
 use highwater_core::FieldType;
 
-use super::adapter::{FloatSums, IntegerSums, Means, with_adapter};
+use super::adapter::{WithAdapter, with_adapter};
+use super::adapters::{FloatSums, IntegerSums, Means};
 use super::column::field_type_of;
 use super::distinct::Distinct;
+use super::function::AggregateFunction;
 use super::groups::{Gives, MakeGroups, Reads};
-use super::partials::coerced_with_time;
+use super::own;
 use super::single::MakeSingle;
 use super::sliding::MakeSliding;
-use crate::partial::Function;
 
 /// Name of our `sum`, which is shown as `sum` and found under that name too.
 ///
 /// The optimizer splits what is called exactly "sum" beside a DISTINCT, and would round it twice.
 pub(super) const SUM: &str = "SUM";
 
-/// `sum`, `avg`, `mean`, `min`, `max`, `first`, `last`.
+/// `sum`, `avg`, `mean`, `min`, `max`.
 pub(super) fn udafs() -> Vec<Arc<AggregateUDF>> {
     vec![
-        Exact::udaf(Function::Sum, SUM, Sum::new()),
-        Exact::udaf(Function::Mean, "avg", Avg::new()),
-        Exact::udaf(Function::Mean, "mean", Avg::new()),
-        Exact::udaf(Function::Min, "min", Min::new()),
-        Exact::udaf(Function::Max, "max", Max::new()),
-        ByTime::udaf(Function::First),
-        ByTime::udaf(Function::Last),
+        Exact::udaf(AggregateFunction::Sum, SUM, Sum::new()),
+        Exact::udaf(AggregateFunction::Mean, "avg", Avg::new()),
+        Exact::udaf(AggregateFunction::Mean, "mean", Avg::new()),
+        Exact::udaf(AggregateFunction::Min, "min", Min::new()),
+        Exact::udaf(AggregateFunction::Max, "max", Max::new()),
     ]
 }
 
 /// The function over points; `None` for `count`, which is DataFusion's.
-pub(super) fn udaf(function: Function) -> Option<Arc<AggregateUDF>> {
-    let name = function.name();
-    udafs().into_iter().find(|udaf| udaf.name().eq_ignore_ascii_case(name))
+pub(super) fn udaf(name: &str) -> Option<Arc<AggregateUDF>> {
+    let mut udafs = udafs().into_iter().chain(own::udafs());
+    udafs.find(|udaf| udaf.name().eq_ignore_ascii_case(name))
 }
 
 /// The state of our accumulators: one column of partials.
@@ -67,7 +66,7 @@ pub(super) fn state_field(args: &StateFieldsArgs) -> Vec<FieldRef> {
 /// A function of DataFusion's with our accumulators.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Exact<B> {
-    function: Function,
+    function: AggregateFunction,
     name: &'static str,
     aliases: Vec<String>,
     signature: Signature,
@@ -75,7 +74,7 @@ pub(super) struct Exact<B> {
 }
 
 impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> Exact<B> {
-    fn udaf(function: Function, name: &'static str, builtin: B) -> Arc<AggregateUDF> {
+    fn udaf(function: AggregateFunction, name: &'static str, builtin: B) -> Arc<AggregateUDF> {
         Arc::new(AggregateUDF::new_from_impl(Exact {
             function,
             name,
@@ -94,27 +93,36 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> Exact<B> {
             _ => return None,
         };
         let is_ours = match self.function {
-            Function::Min | Function::Max => ours == FieldType::Float,
+            AggregateFunction::Min | AggregateFunction::Max => ours == FieldType::Float,
             _ => true,
         };
         is_ours.then_some(ours)
     }
 
+    fn with<W: WithAdapter>(&self, values: FieldType, work: W) -> Result<W::Output> {
+        with_adapter(self.function.partial_function(), values, work)
+    }
+
     fn distinct(&self, values: FieldType) -> Option<Box<dyn Accumulator>> {
-        Some(match (self.function, values) {
-            (Function::Sum, FieldType::Float) => Box::new(Distinct::<FloatSums, f64>::default()),
-            (Function::Sum, FieldType::Integer) => {
-                Box::new(Distinct::<IntegerSums<i64>, i64>::default())
+        let function = self.function;
+        Some(match (function, values) {
+            (AggregateFunction::Sum, FieldType::Float) => {
+                Box::new(Distinct::<FloatSums, f64>::new(function))
             }
-            (Function::Sum, FieldType::Unsigned) => {
-                Box::new(Distinct::<IntegerSums<u64>, u64>::default())
+            (AggregateFunction::Sum, FieldType::Integer) => {
+                Box::new(Distinct::<IntegerSums<i64>, i64>::new(function))
             }
-            (Function::Mean, FieldType::Float) => Box::new(Distinct::<Means<f64>, f64>::default()),
-            (Function::Mean, FieldType::Integer) => {
-                Box::new(Distinct::<Means<i64>, i64>::default())
+            (AggregateFunction::Sum, FieldType::Unsigned) => {
+                Box::new(Distinct::<IntegerSums<u64>, u64>::new(function))
             }
-            (Function::Mean, FieldType::Unsigned) => {
-                Box::new(Distinct::<Means<u64>, u64>::default())
+            (AggregateFunction::Mean, FieldType::Float) => {
+                Box::new(Distinct::<Means<f64>, f64>::new(function))
+            }
+            (AggregateFunction::Mean, FieldType::Integer) => {
+                Box::new(Distinct::<Means<i64>, i64>::new(function))
+            }
+            (AggregateFunction::Mean, FieldType::Unsigned) => {
+                Box::new(Distinct::<Means<u64>, u64>::new(function))
             }
             _ => return None,
         })
@@ -122,21 +130,22 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> Exact<B> {
 }
 
 /// The type that a sum, mean or extremum is computed in.
-fn widened(function: Function, input: &DataType) -> Result<DataType> {
+fn widened(function: AggregateFunction, input: &DataType) -> Result<DataType> {
     let is_number = matches!(
         field_type_of(input),
         Some(FieldType::Float | FieldType::Integer | FieldType::Unsigned)
     );
     match (function, input) {
         (_, DataType::Dictionary(_, values)) => widened(function, values),
-        (Function::Min | Function::Max, DataType::Float16 | DataType::Float32) => {
-            Ok(DataType::Float64)
-        }
-        (Function::Min | Function::Max, other) => Ok(other.clone()),
+        (
+            AggregateFunction::Min | AggregateFunction::Max,
+            DataType::Float16 | DataType::Float32,
+        ) => Ok(DataType::Float64),
+        (AggregateFunction::Min | AggregateFunction::Max, other) => Ok(other.clone()),
         (_, other) if is_number => Ok(field_type_of(other).unwrap_or(FieldType::Float).arrow()),
         (_, other) if other.is_decimal() => Ok(other.clone()),
         (_, DataType::Duration(_)) => Ok(input.clone()),
-        (Function::Sum, DataType::Interval(_)) => Ok(input.clone()),
+        (AggregateFunction::Sum, DataType::Interval(_)) => Ok(input.clone()),
         (function, other) => plan_err!("{function} does not take values of type {other}"),
     }
 }
@@ -215,7 +224,7 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> AggregateUDFImpl for
         };
         match self.distinct(values).filter(|_| args.is_distinct) {
             Some(distinct) => Ok(distinct),
-            None => with_adapter(self.function, values, MakeSingle(Reads::Values, Gives::Answers)),
+            None => self.with(values, MakeSingle(Reads::Values, Gives::Answers(self.function))),
         }
     }
 
@@ -228,8 +237,10 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> AggregateUDFImpl for
         }
         match self.function {
             // DataFusion's moving extrema keep to the total order of floats, and less memory.
-            Function::Min | Function::Max => self.builtin.create_sliding_accumulator(args),
-            function => with_adapter(function, values, MakeSliding(Reads::Values, Gives::Answers)),
+            AggregateFunction::Min | AggregateFunction::Max => {
+                self.builtin.create_sliding_accumulator(args)
+            }
+            function => self.with(values, MakeSliding(Reads::Values, Gives::Answers(function))),
         }
     }
 
@@ -246,7 +257,7 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> AggregateUDFImpl for
     ) -> Result<Box<dyn GroupsAccumulator>> {
         match self.ours(&args.expr_fields[0]) {
             Some(values) => {
-                with_adapter(self.function, values, MakeGroups(Reads::Values, Gives::Answers))
+                self.with(values, MakeGroups(Reads::Values, Gives::Answers(self.function)))
             }
             None => self.builtin.create_groups_accumulator(args),
         }
@@ -266,7 +277,7 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> AggregateUDFImpl for
 
     fn value_from_stats(&self, args: &StatisticsArgs) -> Option<ScalarValue> {
         // Statistics of floats leave out NaN; sums in statistics may have wrapped.
-        let is_extremum = matches!(self.function, Function::Min | Function::Max);
+        let is_extremum = matches!(self.function, AggregateFunction::Min | AggregateFunction::Max);
         let is_trusted = is_extremum && !args.return_type.is_floating();
         is_trusted.then(|| self.builtin.value_from_stats(args)).flatten()
     }
@@ -277,78 +288,5 @@ impl<B: AggregateUDFImpl + PartialEq + Eq + Hash + 'static> AggregateUDFImpl for
 
     fn documentation(&self) -> Option<&Documentation> {
         self.builtin.documentation()
-    }
-}
-
-/// `first(x, time)` and `last(x, time)`.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ByTime {
-    function: Function,
-    signature: Signature,
-}
-
-impl ByTime {
-    fn udaf(function: Function) -> Arc<AggregateUDF> {
-        let signature = Signature::user_defined(Volatility::Immutable);
-        Arc::new(AggregateUDF::new_from_impl(ByTime { function, signature }))
-    }
-
-    fn values(&self, args: &AccumulatorArgs) -> Result<FieldType> {
-        match field_type_of(args.expr_fields[0].data_type()) {
-            Some(values) => Ok(values),
-            None => plan_err!("{} does not take {}", self.function, args.expr_fields[0]),
-        }
-    }
-}
-
-impl AggregateUDFImpl for ByTime {
-    fn name(&self) -> &str {
-        self.function.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        coerced_with_time(self.function, arg_types)
-    }
-
-    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
-        Ok(self.coerce_types(arg_types)?[0].clone())
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(state_field(&args))
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let make = MakeSingle(Reads::Values, Gives::Answers);
-        with_adapter(self.function, self.values(&args)?, make)
-    }
-
-    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let make = MakeSliding(Reads::Values, Gives::Answers);
-        with_adapter(self.function, self.values(&args)?, make)
-    }
-
-    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
-        true
-    }
-
-    fn create_groups_accumulator(
-        &self,
-        args: AccumulatorArgs,
-    ) -> Result<Box<dyn GroupsAccumulator>> {
-        let make = MakeGroups(Reads::Values, Gives::Answers);
-        with_adapter(self.function, self.values(&args)?, make)
-    }
-
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        AggregateOrderSensitivity::Insensitive
-    }
-
-    fn reverse_expr(&self) -> ReversedUDAF {
-        ReversedUDAF::Identical
     }
 }

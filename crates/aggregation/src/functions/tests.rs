@@ -17,6 +17,11 @@ use highwater_core::{ErrorKind, FieldType};
 use highwater_query::QueryError;
 
 use super::*;
+use crate::partial::Spread;
+
+mod counters;
+mod sets;
+mod spread;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -126,7 +131,7 @@ fn many_points() -> Vec<Point> {
         .collect()
 }
 
-const CALLS: [(&str, &str); 26] = [
+const CALLS: [(&str, &str); 36] = [
     ("sum", "f"),
     ("sum", "i"),
     ("sum", "u"),
@@ -153,10 +158,20 @@ const CALLS: [(&str, &str); 26] = [
     ("last", "u"),
     ("last", "b"),
     ("last", "s"),
+    ("first_time", "f"),
+    ("last_time", "host"),
+    ("last_time", "i"),
+    ("stddev", "f"),
+    ("stddev_pop", "i"),
+    ("stddev_samp", "u"),
+    ("variance", "f"),
+    ("var", "i"),
+    ("var_samp", "u"),
+    ("var_pop", "f"),
 ];
 
 /// One of each, for queries that take their time.
-const FEW: [(&str, &str); 8] = [
+const FEW: [(&str, &str); 12] = [
     ("sum", "f"),
     ("sum", "i"),
     ("mean", "u"),
@@ -165,6 +180,10 @@ const FEW: [(&str, &str); 8] = [
     ("max", "f"),
     ("first", "host"),
     ("last", "b"),
+    ("first_time", "s"),
+    ("stddev", "f"),
+    ("variance_pop", "i"),
+    ("approx_distinct", "f"),
 ];
 
 #[tokio::test]
@@ -385,7 +404,7 @@ async fn windows_slide_and_grow() {
         // The same window as a join of numbered rows with themselves.
         let numbered = "WITH n AS (SELECT *, row_number() OVER (PARTITION BY host \
                         ORDER BY time, f) AS row FROM m WHERE host = 'a')";
-        let arguments = if ["first", "last"].contains(&f) {
+        let arguments = if ["first", "last", "first_time"].contains(&f) {
             format!("w.{x}, w.time")
         } else {
             format!("w.{x}")
@@ -570,6 +589,14 @@ async fn plans_in_code_need_no_metadata() {
         (AggregateFunction::Max, Some("b"), Some(FieldType::Boolean)),
         (AggregateFunction::First, Some("f"), Some(FieldType::Float)),
         (AggregateFunction::Last, Some("host"), Some(FieldType::String)),
+        (AggregateFunction::FirstTime, Some("s"), Some(FieldType::String)),
+        (AggregateFunction::LastTime, Some("f"), Some(FieldType::Float)),
+        (AggregateFunction::Stddev(Spread::Sample), Some("f"), Some(FieldType::Float)),
+        (AggregateFunction::Variance(Spread::Population), Some("i"), Some(FieldType::Integer)),
+        (AggregateFunction::Distinct, Some("s"), Some(FieldType::String)),
+        (AggregateFunction::Distinct, Some("i"), Some(FieldType::Integer)),
+        (AggregateFunction::ApproxDistinct, Some("host"), Some(FieldType::String)),
+        (AggregateFunction::ApproxPercentile(Fraction::HALF), Some("u"), Some(FieldType::Unsigned)),
     ];
     let named = |make: &dyn Fn(usize, AggregateFunction, Option<&'static str>) -> Expr| {
         let exprs = calls.iter().enumerate().map(|(n, (f, x, _))| make(n, *f, *x));

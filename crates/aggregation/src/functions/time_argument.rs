@@ -13,7 +13,7 @@ use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, WindowFunction
 use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use highwater_core::schema::{TIME_COLUMN, time_data_type};
 
-use crate::partial::Function;
+use super::function::{AggregateFunction, by_name};
 
 /// Fills in the time of `first`, `last` and their partials, and refuses what they do not heed.
 #[derive(Debug)]
@@ -56,14 +56,13 @@ impl FunctionRewrite for TimeArgument {
 }
 
 fn goes_by_time(name: &str) -> bool {
-    ["first", "last", "first_partial", "last_partial"].contains(&name)
+    let function = by_name(name.strip_suffix("_partial").unwrap_or(name));
+    function.is_some_and(AggregateFunction::goes_by_time)
 }
 
 fn gives_partials(name: &str) -> bool {
-    Function::ALL
-        .into_iter()
-        .filter_map(|function| name.strip_prefix(function.name()))
-        .any(|suffix| suffix == "_partial" || suffix == "_merge")
+    let function = name.strip_suffix("_partial").or(name.strip_suffix("_merge"));
+    function.and_then(by_name).is_some()
 }
 
 fn check(func: &AggregateUDF, distinct: bool, order_by: &[Sort]) -> Result<()> {

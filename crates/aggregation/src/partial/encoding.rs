@@ -30,11 +30,23 @@ pub enum Function {
     First = 6,
     /// See [`Last`](super::Last).
     Last = 7,
+    /// See [`Moments`](super::Moments).
+    Moments = 8,
+    /// See [`Distinct`](super::Distinct).
+    Distinct = 9,
+    /// See [`ApproxDistinct`](super::ApproxDistinct).
+    ApproxDistinct = 10,
+    /// See [`Percentiles`](super::Percentiles).
+    Percentiles = 11,
+    /// See [`Counter`](super::Counter).
+    Counter = 12,
+    /// See [`TimeWeighted`](super::TimeWeighted).
+    TimeWeighted = 13,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 7] = [
+    pub const ALL: [Function; 13] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -42,9 +54,15 @@ impl Function {
         Function::Max,
         Function::First,
         Function::Last,
+        Function::Moments,
+        Function::Distinct,
+        Function::ApproxDistinct,
+        Function::Percentiles,
+        Function::Counter,
+        Function::TimeWeighted,
     ];
 
-    /// The name in SQL and in rule files.
+    /// The name of the partial; that of a function in SQL, where only one has it.
     pub fn name(self) -> &'static str {
         match self {
             Function::Count => "count",
@@ -54,6 +72,33 @@ impl Function {
             Function::Max => "max",
             Function::First => "first",
             Function::Last => "last",
+            Function::Moments => "moments",
+            Function::Distinct => "distinct",
+            Function::ApproxDistinct => "approx_distinct",
+            Function::Percentiles => "approx_percentile",
+            Function::Counter => "counter",
+            Function::TimeWeighted => "time_weighted_average",
+        }
+    }
+}
+
+impl Function {
+    /// Whether its partials over values of different types differ in kind.
+    pub fn is_typed(self) -> bool {
+        match self {
+            Function::Count
+            | Function::Mean
+            | Function::Moments
+            | Function::ApproxDistinct
+            | Function::Percentiles => false,
+            Function::Sum
+            | Function::Min
+            | Function::Max
+            | Function::First
+            | Function::Last
+            | Function::Distinct
+            | Function::Counter
+            | Function::TimeWeighted => true,
         }
     }
 }

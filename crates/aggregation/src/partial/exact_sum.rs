@@ -9,6 +9,7 @@
 //! Source: Neal, *Fast exact summation using small and large superaccumulators*, 2015; Kulisch,
 //! *Computer Arithmetic and Validity*, 2008. The window is ours.
 
+mod quotient;
 mod rounding;
 mod wide;
 
@@ -21,6 +22,8 @@ use super::encoding::{
 };
 use super::{Partial, Update};
 use highwater_core::FieldType;
+use num_bigint::BigInt;
+pub(super) use quotient::Quotient;
 use rounding::Magnitude;
 use wide::Wide;
 
@@ -32,8 +35,10 @@ type Unit = i32;
 const ONE: Unit = 1075;
 /// A mantissa of 53 bits may be shifted by this much and leave a bit for the sign.
 const MAX_SHIFT: u32 = 127 - 1 - 53;
-/// Highest base of a window: infinities and NaN (field 2047) are always out of its reach.
-const MAX_BASE: Unit = 2046 - MAX_SHIFT as Unit;
+/// Bits for the greatest float in units of the smallest (2,098), for 2^64 of them, and a sign.
+const SUM_LIMBS: usize = 34;
+/// The same for squares of floats: from 2^-2148 to 2^2048, 2^64 of them, and a sign.
+const SQUARES_LIMBS: usize = 68;
 /// Base of a window that has not been placed: every value is out of its reach.
 const UNPLACED: Unit = 4096;
 /// A new window starts this far below its first value.
@@ -66,17 +71,25 @@ mod form {
 /// The answer is that of real numbers, rounded once, half to even; beyond the greatest float it
 /// is infinite. Infinities and NaN give what IEEE addition gives: NaN for NaN and for infinities
 /// of both signs. The sum of nothing but -0.0 is -0.0; every other zero is 0.0.
+pub type ExactSum = Exact<SUM_LIMBS>;
+
+/// The exact sum of the squares of finite floats, or of integers.
+///
+/// The square of a float has up to 106 bits and is added as that integer, never as a float.
+pub(super) type ExactSquares = Exact<SQUARES_LIMBS>;
+
+/// An exact sum that spills into so many limbs.
 #[derive(Clone, Debug)]
-pub struct ExactSum {
+pub struct Exact<const LIMBS: usize> {
     window: i128,
     base: Unit,
     seen: u8,
-    spilled: Option<Box<Wide>>,
+    spilled: Option<Box<Wide<LIMBS>>>,
 }
 
-impl Default for ExactSum {
+impl<const LIMBS: usize> Default for Exact<LIMBS> {
     fn default() -> Self {
-        ExactSum { window: 0, base: UNPLACED, seen: 0, spilled: None }
+        Exact { window: 0, base: UNPLACED, seen: 0, spilled: None }
     }
 }
 
@@ -99,6 +112,34 @@ impl Update<f64> for ExactSum {
     }
 }
 
+impl ExactSquares {
+    /// Takes in the square of a finite float.
+    #[inline]
+    pub(super) fn update_square(&mut self, value: f64) {
+        let (mantissa, unit) = mantissa_and_unit(value);
+        if mantissa != 0 {
+            // Fewer bits leave more room in the window.
+            let zeros = mantissa.trailing_zeros();
+            let odd = mantissa >> zeros;
+            self.add(odd * odd, 2 * (unit + zeros as Unit) - ONE);
+        }
+    }
+
+    /// Takes in the square of an integer of 64 bits, signed or not.
+    #[inline]
+    pub(super) fn update_integer_square(&mut self, value: i128) {
+        let magnitude = value.unsigned_abs();
+        let square = magnitude * magnitude;
+        match i128::try_from(square) {
+            Ok(square) => self.add(square, ONE),
+            Err(_) => {
+                self.add((square >> 64) as i128, ONE + 64);
+                self.add((square as u64).into(), ONE);
+            }
+        }
+    }
+}
+
 impl ExactSum {
     /// Takes in an integer as it is, not rounded to a float.
     #[inline]
@@ -112,6 +153,24 @@ impl ExactSum {
         }
         self.seen |= seen::VALUE;
         self.add(value, ONE);
+    }
+
+    /// Takes in a float times an integer, without rounding the product.
+    pub(super) fn update_product(&mut self, value: f64, factor: u64) {
+        if value.is_finite() {
+            let (mantissa, unit) = mantissa_and_unit(value);
+            self.seen |= seen::VALUE;
+            self.add(mantissa * i128::from(factor), unit);
+        } else {
+            self.update(value);
+        }
+    }
+
+    /// Takes in an integer of 64 bits, signed or not, times another.
+    pub(super) fn update_integer_product(&mut self, value: i128, factor: u64) {
+        self.seen |= seen::VALUE;
+        self.add((value >> 32) * i128::from(factor), ONE + 32);
+        self.add((value & 0xffff_ffff) * i128::from(factor), ONE);
     }
 
     /// The sum, rounded once; `None` of nothing.
@@ -156,8 +215,60 @@ impl ExactSum {
         }
     }
 
+    /// Whether neither NaN nor an infinity was seen.
+    pub(super) fn is_finite(&self) -> bool {
+        self.seen & (seen::NAN | seen::INFINITY | seen::NEGATIVE_INFINITY) == 0
+    }
+
+    /// A sum that is not a number, whatever is added to it.
+    pub(super) fn nan() -> Self {
+        Exact { seen: seen::NAN, ..Exact::default() }
+    }
+
+    fn update_outside_window(&mut self, value: f64) {
+        let (mantissa, unit) = mantissa_and_unit(value);
+        self.seen |= match value {
+            _ if value.is_nan() => seen::NAN,
+            f64::INFINITY => seen::INFINITY,
+            f64::NEG_INFINITY => seen::NEGATIVE_INFINITY,
+            _ if mantissa == 0 && value.is_sign_negative() => seen::NEGATIVE_ZERO,
+            _ => seen::VALUE,
+        };
+        if value.is_finite() {
+            self.add(mantissa, unit);
+        }
+    }
+}
+
+/// A finite float as an integer, and the unit that it counts.
+#[inline]
+fn mantissa_and_unit(value: f64) -> (i128, Unit) {
+    let bits = value.to_bits();
+    let field = (bits >> 52) as Unit & 0x7ff;
+    let fraction = i128::from(bits & ((1 << 52) - 1));
+    let mantissa = if field == 0 { fraction } else { fraction | 1 << 52 };
+    (if value.is_sign_negative() { -mantissa } else { mantissa }, field.max(1))
+}
+
+impl<const LIMBS: usize> Exact<LIMBS> {
+    /// Highest base of a window. That of floats is so low that infinities and NaN (field 2047) are
+    /// always out of its reach.
+    const MAX_BASE: Unit = match LIMBS {
+        SUM_LIMBS => 2046 - MAX_SHIFT as Unit,
+        _ => Wide::<LIMBS>::HIGHEST_UNIT,
+    };
+
+    /// The finite sum as an integer times a power of two.
+    pub(super) fn integer(&self) -> (BigInt, i32) {
+        match self.total() {
+            Some(wide) => (wide.integer(), Wide::<LIMBS>::LOWEST_UNIT - ONE),
+            None if self.window == 0 => (BigInt::ZERO, 0),
+            None => (self.window.into(), self.base - ONE),
+        }
+    }
+
     /// Spilled part and window together; `None` if nothing has spilled.
-    fn total(&self) -> Option<Wide> {
+    fn total(&self) -> Option<Wide<LIMBS>> {
         self.spilled.as_ref().map(|spilled| {
             let mut total = (**spilled).clone();
             if self.window != 0 {
@@ -167,23 +278,6 @@ impl ExactSum {
         })
     }
 
-    fn update_outside_window(&mut self, value: f64) {
-        let bits = value.to_bits();
-        let field = (bits >> 52) as Unit & 0x7ff;
-        let fraction = i128::from(bits & ((1 << 52) - 1));
-        let mantissa = if field == 0 { fraction } else { fraction | 1 << 52 };
-        self.seen |= match value {
-            _ if value.is_nan() => seen::NAN,
-            f64::INFINITY => seen::INFINITY,
-            f64::NEG_INFINITY => seen::NEGATIVE_INFINITY,
-            _ if mantissa == 0 && value.is_sign_negative() => seen::NEGATIVE_ZERO,
-            _ => seen::VALUE,
-        };
-        if value.is_finite() {
-            self.add(if value.is_sign_negative() { -mantissa } else { mantissa }, field.max(1));
-        }
-    }
-
     /// Adds `term` units of 2^(`unit` - 1075): to the window if both fit one, else by spilling.
     #[inline]
     fn add(&mut self, term: i128, unit: Unit) {
@@ -191,8 +285,8 @@ impl ExactSum {
             return;
         }
         let joined = match self.window {
-            0 => placed(term, unit),
-            window => joined(window, self.base, term, unit),
+            0 => Self::placed(term, unit),
+            window => Self::joined(window, self.base, term, unit),
         };
         match joined {
             Some((window, base)) => (self.window, self.base) = (window, base),
@@ -207,7 +301,7 @@ impl ExactSum {
         if self.window != 0 {
             wide.add(self.window, self.base);
         }
-        match placed(term, unit) {
+        match Self::placed(term, unit) {
             Some((window, base)) => (self.window, self.base) = (window, base),
             None => {
                 wide.add(term, unit);
@@ -215,21 +309,83 @@ impl ExactSum {
             }
         }
     }
-}
 
-/// Two windows as one, on the lower base; `None` if 128 bits do not hold it.
-#[inline]
-fn joined(a: i128, base_a: Unit, b: i128, base_b: Unit) -> Option<(i128, Unit)> {
-    let base = base_a.min(base_b).min(MAX_BASE);
-    let sum = shifted(a, base_a - base)?.checked_add(shifted(b, base_b - base)?)?;
-    Some((sum, base))
-}
+    /// Two windows as one, on the lower base; `None` if 128 bits do not hold it.
+    #[inline]
+    fn joined(a: i128, base_a: Unit, b: i128, base_b: Unit) -> Option<(i128, Unit)> {
+        let base = base_a.min(base_b).min(Self::MAX_BASE);
+        let sum = shifted(a, base_a - base)?.checked_add(shifted(b, base_b - base)?)?;
+        Some((sum, base))
+    }
 
-/// A window that holds just this, with room below for smaller values and above for more.
-fn placed(term: i128, unit: Unit) -> Option<(i128, Unit)> {
-    let room_below = (spare_bits(term) / 2).min(ROOM_BELOW);
-    let base = (unit - room_below as Unit).clamp(1, MAX_BASE).min(unit);
-    shifted(term, unit - base).map(|window| (window, base))
+    /// A window that holds just this, with room below for smaller values and above for more.
+    fn placed(term: i128, unit: Unit) -> Option<(i128, Unit)> {
+        let room_below = (spare_bits(term) / 2).min(ROOM_BELOW) as Unit;
+        let lowest = Wide::<LIMBS>::LOWEST_UNIT;
+        let base = (unit - room_below).clamp(lowest, Self::MAX_BASE).min(unit);
+        shifted(term, unit - base).map(|window| (window, base))
+    }
+
+    /// Takes in everything that another sum of finite numbers has.
+    pub(super) fn merge_finite(&mut self, other: &Self) {
+        if let Some(spilled) = &other.spilled {
+            self.spilled.get_or_insert_default().add_wide(spilled);
+        }
+        self.add(other.window, other.base);
+    }
+
+    /// Appends the body of a finite sum other than -0.0, and gives its form.
+    #[inline]
+    pub(super) fn encode_finite(&self, bytes: &mut Vec<u8>) -> u8 {
+        match self.total() {
+            None => encode_narrow(bytes, self.window, self.base),
+            Some(wide) => match wide.narrow() {
+                Some((mantissa, unit)) => encode_narrow(bytes, mantissa, unit),
+                None => encode_wide(bytes, &wide),
+            },
+        }
+    }
+
+    /// Reads what [`encode_finite`](Exact::encode_finite) wrote.
+    pub(super) fn decode_finite(is_wide: bool, body: &[u8]) -> Result<Self, DecodeError> {
+        if is_wide { Self::decode_wide(body) } else { Self::decode_narrow(body) }
+    }
+
+    #[inline]
+    fn decode_narrow(mut body: &[u8]) -> Result<Self, DecodeError> {
+        let mut sum = Exact { seen: seen::VALUE, ..Exact::default() };
+        if !body.is_empty() {
+            let unit = unzigzag(take_varint(&mut body)?)?.saturating_add(ONE);
+            let lowered = unit.min(Wide::<LIMBS>::HIGHEST_UNIT);
+            let mantissa = shifted(shortest(body)?, unit - lowered);
+            let mantissa = mantissa.filter(|_| unit >= Wide::<LIMBS>::LOWEST_UNIT);
+            let mantissa = mantissa.ok_or(DecodeError::OutOfRange)?;
+            if lowered <= Self::MAX_BASE {
+                (sum.window, sum.base) = (mantissa, lowered);
+            } else {
+                sum.add(mantissa, lowered);
+            }
+        }
+        Ok(sum)
+    }
+
+    fn decode_wide(body: &[u8]) -> Result<Self, DecodeError> {
+        let (digits, rest) = body.as_chunks::<9>();
+        finished(rest)?;
+        let mut wide = Wide::default();
+        for &[place, ref digit @ ..] in digits {
+            if !wide.add_digit(place, i64::from_le_bytes(*digit)) {
+                return Err(DecodeError::OutOfRange);
+            }
+        }
+        let spilled = Some(Box::new(wide));
+        Ok(Exact { seen: seen::VALUE, spilled, ..Exact::default() })
+    }
+
+    /// Bytes held outside of the struct itself.
+    pub(super) fn heap(&self) -> usize {
+        self.spilled.as_ref().map_or(0, |_| size_of::<Wide<LIMBS>>())
+    }
 }
 
 #[inline]
@@ -249,13 +405,7 @@ impl ExactSum {
     pub(super) fn encode_body(&self, bytes: &mut Vec<u8>, header: usize) {
         let form = match self.special() {
             Some(special) => special,
-            None => match self.total() {
-                None => encode_narrow(bytes, self.window, self.base),
-                Some(wide) => match wide.narrow() {
-                    Some((mantissa, unit)) => encode_narrow(bytes, mantissa, unit),
-                    None => encode_wide(bytes, &wide),
-                },
-            },
+            None => self.encode_finite(bytes),
         };
         bytes[header + 1] |= form << 4;
     }
@@ -267,8 +417,8 @@ impl ExactSum {
         body: &[u8],
     ) -> Result<Self, DecodeError> {
         let seen = match form {
-            form::NARROW => return decode_narrow(body),
-            form::WIDE => return decode_wide(body),
+            form::NARROW => return Self::decode_narrow(body),
+            form::WIDE => return Self::decode_wide(body),
             form::NEGATIVE_ZERO => seen::NEGATIVE_ZERO,
             form::NAN => seen::NAN,
             form::INFINITY => seen::INFINITY,
@@ -291,24 +441,7 @@ fn encode_narrow(bytes: &mut Vec<u8>, mantissa: i128, unit: Unit) -> u8 {
     form::NARROW
 }
 
-#[inline]
-fn decode_narrow(mut body: &[u8]) -> Result<ExactSum, DecodeError> {
-    let mut sum = ExactSum { seen: seen::VALUE, ..ExactSum::default() };
-    if !body.is_empty() {
-        let unit = unzigzag(take_varint(&mut body)?)?.saturating_add(ONE);
-        let lowered = unit.min(Wide::HIGHEST_UNIT);
-        let mantissa = shifted(shortest(body)?, unit - lowered).filter(|_| unit >= 1);
-        let mantissa = mantissa.ok_or(DecodeError::OutOfRange)?;
-        if lowered <= MAX_BASE {
-            (sum.window, sum.base) = (mantissa, lowered);
-        } else {
-            sum.add(mantissa, lowered);
-        }
-    }
-    Ok(sum)
-}
-
-fn encode_wide(bytes: &mut Vec<u8>, wide: &Wide) -> u8 {
+fn encode_wide<const LIMBS: usize>(bytes: &mut Vec<u8>, wide: &Wide<LIMBS>) -> u8 {
     for (place, digit) in wide.digits() {
         bytes.push(place);
         bytes.extend_from_slice(&digit.to_le_bytes());
@@ -316,26 +449,10 @@ fn encode_wide(bytes: &mut Vec<u8>, wide: &Wide) -> u8 {
     form::WIDE
 }
 
-fn decode_wide(body: &[u8]) -> Result<ExactSum, DecodeError> {
-    let (digits, rest) = body.as_chunks::<9>();
-    finished(rest)?;
-    let mut wide = Wide::default();
-    for &[place, ref digit @ ..] in digits {
-        if !wide.add_digit(place, i64::from_le_bytes(*digit)) {
-            return Err(DecodeError::OutOfRange);
-        }
-    }
-    let spilled = Some(Box::new(wide));
-    Ok(ExactSum { seen: seen::VALUE, spilled, ..ExactSum::default() })
-}
-
 impl Partial for ExactSum {
     fn merge(&mut self, other: &Self) {
         self.seen |= other.seen;
-        if let Some(spilled) = &other.spilled {
-            self.spilled.get_or_insert_default().add_wide(spilled);
-        }
-        self.add(other.window, other.base);
+        self.merge_finite(other);
     }
 
     fn is_empty(&self) -> bool {
@@ -359,7 +476,7 @@ impl Partial for ExactSum {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.spilled.as_ref().map_or(0, |_| size_of::<Wide>())
+        self.heap()
     }
 }
 

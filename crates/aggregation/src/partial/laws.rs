@@ -74,6 +74,9 @@ proptest! {
         keeps_the_laws(&integers, cuts, IntegerSum::<i64>::update)?;
         keeps_the_laws(&unsigned, cuts, IntegerSum::<u64>::update)?;
         keeps_the_laws(&integers, cuts, |count: &mut Count, _| count.update())?;
+        keeps_the_laws::<Moments, f64>(&floats, cuts, Moments::update)?;
+        keeps_the_laws::<Moments, i64>(&integers, cuts, Moments::update)?;
+        keeps_the_laws::<Moments, u64>(&unsigned, cuts, Moments::update)?;
     }
 
     #[test]
@@ -85,6 +88,26 @@ proptest! {
     }
 
     #[test]
+    fn sets(
+        floats in floats(),
+        timed in timed(any::<bool>()),
+        integers: Vec<i64>,
+        strings in prop::collection::vec("[a-c]{0,2}", 0..20),
+        cuts: Cuts,
+    ) {
+        keeps_the_laws(&floats, cuts, Distinct::<f64>::update)?;
+        keeps_the_laws(&integers, cuts, Distinct::<i64>::update)?;
+        keeps_the_laws(&timed, cuts, |p: &mut Distinct<bool>, (_, v)| p.update(v))?;
+        keeps_the_laws(&timed, cuts, |p: &mut Distinct<Timestamp>, (at, _)| p.update(at))?;
+        keeps_the_laws(&strings, cuts, |p: &mut Distinct<String>, v| p.update(&v))?;
+        keeps_the_laws(&strings, cuts, |p: &mut ApproxDistinct, v| {
+            p.update(<String as Member>::hash(&v));
+        })?;
+        keeps_the_laws::<Percentiles, f64>(&floats, cuts, Percentiles::update)?;
+        keeps_the_laws::<Percentiles, i64>(&integers, cuts, Percentiles::update)?;
+    }
+
+    #[test]
     fn by_time(
         floats in timed(prop_oneof![-3.0..3.0, Just(f64::NAN), Just(-0.0), Just(0.0)]),
         strings in timed("[a-c]{0,2}"),
@@ -93,11 +116,16 @@ proptest! {
         keeps_the_laws(&floats, cuts, |p: &mut First<f64>, (at, v)| p.update(at, v))?;
         keeps_the_laws(&floats, cuts, |p: &mut Last<f64>, (at, v)| p.update(at, v))?;
         keeps_the_laws(&strings, cuts, |p: &mut Last<String>, (at, v)| p.update(at, &v))?;
+        let numbers: Vec<_> = floats.iter().filter(|(_, v)| !v.is_nan()).copied().collect();
+        keeps_the_laws(&numbers, cuts, |p: &mut Counter<f64>, (at, v)| p.update(at, v))?;
+        keeps_the_laws(&numbers, cuts, |p: &mut TimeWeighted<f64>, (at, v)| p.update(at, v))?;
+        let apart: Vec<_> = (0i64..).map(Timestamp::from_secs).zip(numbers).collect();
+        keeps_the_laws(&apart, cuts, |p: &mut Counter<f64>, (at, (_, v))| p.update(at, v))?;
     }
 
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x28],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x2e],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -112,6 +140,15 @@ proptest! {
             decodes_totally::<Max<String>>(bytes)?;
             decodes_totally::<First<bool>>(bytes)?;
             decodes_totally::<Last<Timestamp>>(bytes)?;
+            decodes_totally::<Moments>(bytes)?;
+            decodes_totally::<Distinct<String>>(bytes)?;
+            decodes_totally::<Distinct<f64>>(bytes)?;
+            decodes_totally::<ApproxDistinct>(bytes)?;
+            decodes_totally::<Percentiles>(bytes)?;
+            decodes_totally::<Counter<f64>>(bytes)?;
+            decodes_totally::<Counter<u64>>(bytes)?;
+            decodes_totally::<TimeWeighted<f64>>(bytes)?;
+            decodes_totally::<TimeWeighted<i64>>(bytes)?;
         }
     }
 }
@@ -163,6 +200,38 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&[300u64], IntegerSum::<u64>::update)), "22032c01");
     assert_eq!(hex(&fed(&[1.5, 2.0], Mean::update)), "2300020107");
     assert_eq!(hex(&Mean::default()), "23f0");
+    let moments = |values: &[f64]| hex(&fed::<Moments, f64>(values, Moments::update));
+    assert_eq!(moments(&[]), "28f0");
+    assert_eq!(moments(&[1.5, 2.0]), "2800020201070319");
+    assert_eq!(moments(&[-0.0]), "28000100");
+    assert_eq!(moments(&[1.0, f64::INFINITY]), "284002");
+    assert_eq!(hex(&fed::<Moments, i64>(&[3, -3], Moments::update)), "280002000209");
+    assert_eq!(
+        moments(&[1e-300, 1e300]),
+        "2830022400000000b2e6f1853f01dc2a0000000000001f0000000070d6012020f2905f00000000000\
+         1f114c24779ae83aa02574c9540cb0100003f000040dc1fd857f840f6ef97427139eb08"
+    );
+    let hash = |text: &str| <String as Member>::hash(text);
+    assert_eq!(hash(""), 0xd1fba762150c532c);
+    assert_eq!(<u64 as Member>::hash(1), 0x1e9f734161d62dd9);
+    assert_eq!(hex(&Distinct::<f64>::default()), "29f1");
+    assert_eq!(hex(&fed(&[3, 1, 3, 300], Distinct::<i64>::update)), "29020102a902");
+    assert_eq!(
+        hex(&fed(&["b", "ab"], |p: &mut Distinct<String>, t| p.update(t))),
+        "29050261620162"
+    );
+    assert_eq!(hex(&fed(&[true], Distinct::<bool>::update)), "290401");
+    assert_eq!(hex(&ApproxDistinct::default()), "2af0");
+    assert_eq!(
+        hex(&fed(&["b", "a"], |p: &mut ApproxDistinct, t| p.update(hash(t)))),
+        "2a0013189bb8d2487440ce60fb0226cf228b"
+    );
+    let percentiles = |values: &[f64]| hex(&fed::<Percentiles, f64>(values, Percentiles::update));
+    assert_eq!(percentiles(&[]), "2bf0");
+    assert_eq!(
+        percentiles(&[1.0, 2.5, -1.0, 1.0]),
+        "2b00000000000000f0bf000000000000044081ff070181ff07025001"
+    );
     assert_eq!(hex(&fed(&[2.5], Min::<f64>::update)), "24010000000000000440");
     assert_eq!(hex(&fed(&[-2], Max::<i64>::update)), "2502feffffffffffffff");
     assert_eq!(hex(&fed(&[2u64], Max::<u64>::update)), "25030200000000000000");
@@ -170,6 +239,33 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&["hi"], |p: &mut Max<String>, t| p.update(t))), "25056869");
     assert_eq!(hex(&fed(&[at], Min::<Timestamp>::update)), "2406000065011710a617");
     assert_eq!(hex(&Min::<f64>::default()), "24f1");
+    let later = Timestamp::from_secs(1_704_067_201);
+    let readings = [(later, 1u64), (at, 3)];
+    let counter = fed(&readings, |p: &mut Counter<u64>, (at, v)| p.update(at, v));
+    let mut complete = Vec::new();
+    counter.encode_complete(&mut complete);
+    assert_eq!(
+        hex(&counter),
+        "2c03000065011710a617030000000000000000\
+         00caff3c1710a617010000000000000000"
+    );
+    assert_eq!(
+        hex(&Counter::<u64>::decode(&complete).unwrap()),
+        "2c03000065011710a617030000000000000080\
+         94ebdc03010000000000000004220100\
+         03"
+    );
+    assert_eq!(hex(&fed(&[1, 1], |p: &mut Counter<i64>, v| p.update(at, v))), "2c12");
+    assert_eq!(hex(&Counter::<f64>::default()), "2cf1");
+    let weighted = fed(&readings, |p: &mut TimeWeighted<u64>, (at, v)| p.update(at, v));
+    let mut complete = Vec::new();
+    weighted.encode_complete(&mut complete);
+    assert_eq!(
+        hex(&TimeWeighted::<u64>::decode(&complete).unwrap()),
+        "2d03000065011710a617030000000000000080\
+         94ebdc030100000000000000\
+         062201122f6859"
+    );
     assert_eq!(
         hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
         "2601000065011710a6170000000000000440"

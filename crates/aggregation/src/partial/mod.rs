@@ -5,16 +5,25 @@
 //! commutative and never depends on how the values were split, so a rollup of a rollup equals
 //! the function over the points, bit for bit. NULLs are the caller's to skip.
 //!
-//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`value`],
-//! [`extrema`], [`first_last`].
+//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
+//! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`],
+//! [`runs`], [`counter`], [`time_weighted`].
 
+pub mod approx_distinct;
 pub mod count;
+pub mod counter;
+pub mod distinct;
 pub mod encoding;
 pub mod exact_sum;
 pub mod extrema;
 pub mod first_last;
 pub mod integer_sum;
 pub mod mean;
+pub mod member;
+pub mod moments;
+pub mod percentiles;
+pub mod runs;
+pub mod time_weighted;
 pub mod value;
 
 #[cfg(test)]
@@ -22,13 +31,21 @@ mod laws;
 
 use std::fmt::Debug;
 
+pub use approx_distinct::ApproxDistinct;
 pub use count::Count;
+pub use counter::Counter;
+pub use distinct::{Distinct, MOST_DISTINCT, TooMany};
 pub use encoding::{DecodeError, Function, Header};
 pub use exact_sum::ExactSum;
 pub use extrema::{Extremum, Max, Min};
 pub use first_last::{First, Last};
 pub use integer_sum::{IntegerSum, Overflow};
 pub use mean::Mean;
+pub use member::Member;
+pub use moments::{Moments, Spread};
+pub use percentiles::Percentiles;
+pub use runs::Reading;
+pub use time_weighted::TimeWeighted;
 pub use value::Value;
 
 /// Mergeable state of an aggregate function; `default()` has seen nothing.
@@ -41,6 +58,14 @@ pub trait Partial: Clone + Debug + Default + PartialEq + Send + Sync + 'static {
 
     /// Appends the encoding, which is the same for equal partials however they came about.
     fn encode(&self, bytes: &mut Vec<u8>);
+
+    /// Appends the encoding of a group of which every value was seen.
+    ///
+    /// This may forget what only values between those would ask for; usually there is no such
+    /// thing, and it is what [`encode`](Partial::encode) appends.
+    fn encode_complete(&self, bytes: &mut Vec<u8>) {
+        self.encode(bytes);
+    }
 
     /// Reads what [`encode`](Partial::encode) wrote.
     ///

@@ -9,7 +9,7 @@ use crate::definition::{AggregateFunction, AggregateRule};
 /// A field with one function keeps its name, a field with several gets one output per function.
 ///
 /// ```
-/// use highwater_aggregation::definition::{AggregateFunction, OutputRule, compile_all};
+/// use highwater_aggregation::definition::{AggregateFunction, Fraction, OutputRule, compile_all};
 /// use highwater_aggregation::rules::DownsampleBuilder;
 ///
 /// let rule = DownsampleBuilder::new("host", "host_5m", "5m")
@@ -17,11 +17,13 @@ use crate::definition::{AggregateFunction, AggregateRule};
 ///     .min("temperature")
 ///     .max("temperature")
 ///     .field("requests", AggregateFunction::Sum, "total_requests")
+///     .field("latency", AggregateFunction::ApproxPercentile(Fraction::HALF), "latency_median")
 ///     .build();
 ///
 /// let definitions = compile_all(&[("t".into(), rule)]).unwrap();
 /// let outputs: Vec<_> = definitions[0].outputs.iter().filter_map(OutputRule::name).collect();
-/// assert_eq!(outputs.join(" "), "cpu_usage temperature_min temperature_max total_requests");
+/// let expected = "cpu_usage temperature_min temperature_max total_requests latency_median";
+/// assert_eq!(outputs.join(" "), expected);
 /// ```
 #[derive(Clone, Debug)]
 pub struct DownsampleBuilder(DownsamplingRule);
@@ -73,9 +75,23 @@ impl DownsampleBuilder {
     fn entry(mut self, field: &str, function: AggregateFunction, output: Option<&str>) -> Self {
         self.0.fields.push(AggregationRule {
             field: Some(field.to_owned()),
-            function: vec![function.name().to_owned()],
+            function: vec![function.to_string()],
             alias: output.map(str::to_owned),
         });
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{Fraction, compile_all};
+
+    #[test]
+    fn a_percentile_keeps_its_fraction() {
+        let p95 = AggregateFunction::ApproxPercentile(Fraction::new(0.95).unwrap());
+        let rule = DownsampleBuilder::new("cpu", "cpu_5m", "5m").field("usage", p95, "high");
+        let definitions = compile_all(&[("t".into(), rule.build())]).unwrap();
+        assert_eq!(definitions[0].outputs[0].function, p95);
     }
 }

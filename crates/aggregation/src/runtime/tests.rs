@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array};
+use arrow::array::{ArrayRef, Float64Array, StringArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_core::{MockClock, PointBatch, TagSet, Timestamp};
 use highwater_query::{Freshness, Limits, Params, SessionOptions};
@@ -50,6 +50,21 @@ impl Fixture {
         let mode = WriteMode::AllOrNothing;
         let report = self.aggregates.engine().write("t", vec![batch], mode).await.unwrap();
         assert_eq!(report.rows, points.len());
+    }
+
+    /// Writes a text field of `cpu`, host a, a point a second.
+    async fn write_fields(&self, field: &str, from: i64, values: &[&str]) {
+        let seconds = (from..).take(values.len());
+        let batch = PointBatch {
+            measurement: "cpu".into(),
+            tag_sets: vec![TagSet::new([("host", "a")]).unwrap()],
+            tag_set_of_row: vec![0; values.len()],
+            times: seconds.map(|s| (1_704_067_200 + s) * 1_000_000_000).collect(),
+            fields: vec![(field.into(), Arc::new(StringArray::from(values.to_vec())) as ArrayRef)],
+            lines: (1..=values.len() as u32).collect(),
+        };
+        let mode = WriteMode::AllOrNothing;
+        self.aggregates.engine().write("t", vec![batch], mode).await.unwrap();
     }
 
     async fn at(&self, time: &str) {
@@ -144,6 +159,81 @@ async fn a_sum_is_a_partial_in_sql_too() {
     fixture.write(&D2).await;
     let merged = "SELECT sum_finish(sum_merge(usage_sum_partial)) FROM cpu_1h";
     assert_eq!(fixture.exact(merged).await, "135.0");
+    fixture.at("2024-01-01T02:00:00Z").await;
+    for extra in ["", " WHERE host <> 'c'", " WHERE time < '2024-01-02'"] {
+        assert_eq!(fixture.stored(&format!("{merged}{extra}")).await, "135.0");
+        assert_eq!(fixture.exact(&format!("{merged}{extra}")).await, "135.0");
+    }
+}
+
+/// Every function over three levels, with late points, from storage and exact, equals raw SQL.
+#[tokio::test]
+async fn functions_of_every_level_equal_those_over_points() {
+    let fixture = Fixture::open().await;
+    let functions = r#"["stddev","variance_pop","first_time","last_time","distinct",
+        "approx_distinct","p50","approx_percentile(0.99)","increase","rate","time_weighted_average"]"#;
+    fixture
+        .define(&format!(
+            r#"{{"name":"cpu_1m","source":"cpu","interval":"1m","group_by":"*",
+            "aggregations":[{{"field":"usage","function":{functions}}}]}}"#
+        ))
+        .await;
+    fixture.define(r#"{"name":"cpu_1h","source":"cpu_1m","interval":"1h"}"#).await;
+    fixture.define(r#"{"name":"cpu_all","source":"cpu_1h"}"#).await;
+    let usage = |n: i64| (n * n % 101) as f64 * 0.1;
+    let early: Vec<_> = (0..300).map(|n| ("a", n * 40, usage(n))).collect();
+    fixture.write(&early).await;
+    fixture.at("2024-01-01T04:00:00Z").await;
+    let late: Vec<_> = (0..50).map(|n| ("a", n * 250 + 7, usage(n + 7))).collect();
+    let other: Vec<_> = (0..200).map(|n| ("b", n * 60, usage(n) + 1e9)).collect();
+    fixture.write(&late).await;
+    fixture.write(&other).await;
+    let raw = "stddev(usage), variance_pop(usage), first_time(usage), last_time(usage), \
+               count(DISTINCT usage), approx_distinct(usage), approx_percentile(usage, 0.5), \
+               approx_percentile(usage, 0.99), increase(usage), rate(usage), \
+               time_weighted_avg(usage)";
+    let outputs = "usage_stddev, usage_variance_pop, usage_first_time, usage_last_time, \
+                   usage_distinct, usage_approx_distinct, usage_p50, usage_p99, usage_increase, \
+                   usage_rate, usage_time_weighted_average";
+    let hours = format!(
+        "SELECT time_bucket('1h', time) AS t, host, {raw} FROM cpu GROUP BY t, host ORDER BY t, host"
+    );
+    let all = format!("SELECT host, {raw} FROM cpu GROUP BY host ORDER BY host");
+    let (hours, all) = (fixture.exact(&hours).await, fixture.exact(&all).await);
+    assert!(hours.matches(" / ").count() == 7 && !hours.contains(",,"), "{hours}");
+    let of_hours = format!("SELECT time, host, {outputs} FROM cpu_1h ORDER BY time, host");
+    let of_all = format!("SELECT host, {outputs} FROM cpu_all ORDER BY host");
+    let exact = (fixture.exact(&of_hours).await, fixture.exact(&of_all).await);
+    assert_eq!(exact, (hours.clone(), all.clone()));
+    fixture.at("2024-01-01T05:00:00Z").await;
+    fixture.at("2024-01-02T05:00:00Z").await;
+    assert_eq!(fixture.stored(&of_hours).await, hours);
+    assert_eq!(fixture.stored(&of_all).await, all);
+    let merged = "SELECT distinct_finish(distinct_merge(usage_distinct_partial)), \
+                  approx_percentile_finish(approx_percentile_merge(usage_p50_partial), 0.95) \
+                  FROM cpu_1m";
+    let points = "SELECT count(DISTINCT usage), approx_percentile(usage, 0.95) FROM cpu";
+    assert_eq!(fixture.exact(merged).await, fixture.exact(points).await);
+}
+
+#[tokio::test]
+async fn a_field_that_comes_later_may_be_of_any_type() {
+    let fixture = Fixture::open().await;
+    let outputs = r#"[{"field":"user","function":["distinct","last_time","approx_distinct"]}]"#;
+    let rule =
+        format!(r#"{{"name":"users","source":"cpu","interval":"1h","aggregations":{outputs}}}"#);
+    fixture.define(&rule).await;
+    fixture.define(r#"{"name":"users_1d","source":"users","interval":"1d"}"#).await;
+    fixture.write(&[("a", 0, 1.0)]).await;
+    fixture.at("2024-01-01T02:00:00Z").await;
+    fixture.write_fields("user", 7200, &["u1", "u2", "u1"]).await;
+    for time in ["2024-01-01T04:00:00Z", "2024-01-02T04:00:00Z"] {
+        fixture.at(time).await;
+        let hours = "SELECT user_distinct, user_approx_distinct FROM users ORDER BY time";
+        assert_eq!(fixture.exact(hours).await, "0,0 / 2,2");
+        let day = "SELECT user_distinct, user_last_time, user_approx_distinct FROM users_1d";
+        assert_eq!(fixture.exact(day).await, "2,2024-01-01T02:00:02,2");
+    }
 }
 
 #[tokio::test]

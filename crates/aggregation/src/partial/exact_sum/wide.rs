@@ -1,28 +1,30 @@
-//! A fixed-point integer wide enough for every sum of floats.
+//! A fixed-point integer wide enough for every sum of floats, or of their squares.
 
-use super::Unit;
+use num_bigint::BigInt;
+
 use super::rounding::Magnitude;
+use super::{SUM_LIMBS, Unit};
 
-/// Bits for the greatest float in units of the smallest (2,098), for 2^64 of them, and a sign.
-const LIMBS: usize = 34;
-
-/// A two's complement integer of units of the smallest subnormal, lowest limb first.
+/// A two's complement integer, lowest limb first. With [`SUM_LIMBS`] limbs it counts units of the
+/// smallest subnormal; half of any further limbs lie below that.
 #[derive(Clone, Debug)]
-pub(super) struct Wide([u64; LIMBS]);
+pub(super) struct Wide<const LIMBS: usize>([u64; LIMBS]);
 
-impl Default for Wide {
+impl<const LIMBS: usize> Default for Wide<LIMBS> {
     fn default() -> Self {
         Wide([0; LIMBS])
     }
 }
 
-impl Wide {
+impl<const LIMBS: usize> Wide<LIMBS> {
+    /// The unit that the lowest bit counts.
+    pub(super) const LOWEST_UNIT: Unit = 1 - ((LIMBS - SUM_LIMBS) / 2 * 64) as Unit;
     /// Highest unit at which a 128-bit term stays inside.
-    pub(super) const HIGHEST_UNIT: Unit = (LIMBS * 64 - 128) as Unit;
+    pub(super) const HIGHEST_UNIT: Unit = Self::LOWEST_UNIT - 1 + (LIMBS * 64 - 128) as Unit;
 
     /// Adds `term` units of `unit`; what lies beyond the highest limb is lost.
     pub(super) fn add(&mut self, term: i128, unit: Unit) {
-        let offset = (unit - 1) as usize;
+        let offset = (unit - Self::LOWEST_UNIT) as usize;
         let (first, bit) = (offset / 64, offset % 64);
         let sign = (term >> 127) as u64;
         let low = (term as u128) << bit;
@@ -42,7 +44,7 @@ impl Wide {
     }
 
     /// Adds another one.
-    pub(super) fn add_wide(&mut self, other: &Wide) {
+    pub(super) fn add_wide(&mut self, other: &Self) {
         let mut carry = false;
         for (limb, part) in self.0.iter_mut().zip(&other.0) {
             (*limb, carry) = limb.carrying_add(*part, carry);
@@ -74,7 +76,7 @@ impl Wide {
     pub(super) fn add_digit(&mut self, place: u8, digit: i64) -> bool {
         let is_inside = usize::from(place) < LIMBS;
         if is_inside {
-            self.add(digit.into(), Unit::from(place) * 64 + 1);
+            self.add(digit.into(), Unit::from(place) * 64 + Self::LOWEST_UNIT);
         }
         is_inside
     }
@@ -92,13 +94,15 @@ impl Wide {
     /// The number as a mantissa with a sign and its unit, if 127 bits and a sign hold it.
     pub(super) fn narrow(&self) -> Option<(i128, Unit)> {
         let (negative, limbs) = self.sign_and_limbs();
-        let Some(lowest) = limbs.iter().position(|limb| *limb != 0) else { return Some((0, 1)) };
+        let Some(lowest) = limbs.iter().position(|limb| *limb != 0) else {
+            return Some((0, Self::LOWEST_UNIT));
+        };
         let from = lowest * 64 + limbs[lowest].trailing_zeros() as usize;
         if length(&limbs) - from > 127 {
             return None;
         }
         let mantissa = bits_from(&limbs, from) as i128;
-        Some((if negative { -mantissa } else { mantissa }, from as Unit + 1))
+        Some((if negative { -mantissa } else { mantissa }, from as Unit + Self::LOWEST_UNIT))
     }
 
     /// The number as its 128 highest bits.
@@ -107,18 +111,24 @@ impl Wide {
         let from = length(&limbs).saturating_sub(128);
         let more = limbs[..from / 64].iter().any(|limb| *limb != 0)
             || limbs[from / 64] & ((1 << (from % 64)) - 1) != 0;
-        Magnitude { negative, top: bits_from(&limbs, from), unit: from as Unit + 1, more }
+        let unit = from as Unit + Self::LOWEST_UNIT;
+        Magnitude { negative, top: bits_from(&limbs, from), unit, more }
+    }
+
+    /// The number in units of [`LOWEST_UNIT`](Wide::LOWEST_UNIT).
+    pub(super) fn integer(&self) -> BigInt {
+        BigInt::from_signed_bytes_le(self.0.map(u64::to_le_bytes).as_flattened())
     }
 }
 
 /// Number of bits up to the highest that is set.
-fn length(limbs: &[u64; LIMBS]) -> usize {
+fn length(limbs: &[u64]) -> usize {
     let highest = limbs.iter().rposition(|limb| *limb != 0);
     highest.map_or(0, |index| index * 64 + 64 - limbs[index].leading_zeros() as usize)
 }
 
 /// 128 bits from this bit on.
-fn bits_from(limbs: &[u64; LIMBS], from: usize) -> u128 {
+fn bits_from(limbs: &[u64], from: usize) -> u128 {
     let limb = |index: usize| u128::from(limbs.get(index).copied().unwrap_or(0));
     let (first, bit) = (from / 64, from % 64);
     let low = (limb(first) | limb(first + 1) << 64) >> bit;
