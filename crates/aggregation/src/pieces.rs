@@ -1,7 +1,7 @@
 //! Pieces: the ranges of event time that one stored partial covers.
 //!
-//! A bucket of at most a day is one piece. A longer bucket, and the all-time "bucket" of a keyed
-//! aggregate, is cut at UTC midnights too, so its open end never means reading all of it again and
+//! A bucket of at most a day is one piece. A longer bucket, one of a time zone, and the all-time
+//! "bucket" of a keyed aggregate, is cut at UTC midnights too, so its open end never means reading all of it again and
 //! raw data can expire by whole days inside it:
 //!
 //! ```text
@@ -10,7 +10,6 @@
 //! pieces    |--|--|--|--|--|--|--|--|--|--|--|--|--|--
 //! ```
 
-use highwater_core::time::NANOS_PER_DAY;
 use highwater_core::{Bucket, TimeRange, TimeRanges, Timestamp};
 
 /// How the event time of one aggregate is cut into pieces.
@@ -25,7 +24,7 @@ pub struct Pieces {
 impl Pieces {
     /// The pieces of an aggregate over raw points; without a bucket they are UTC days.
     pub fn of(bucket: Option<Bucket>) -> Self {
-        Pieces { bucket, cut_at_midnights: bucket.is_none_or(is_longer_than_a_day) }
+        Pieces { bucket, cut_at_midnights: bucket.is_none_or(needs_cuts) }
     }
 
     /// The pieces of an aggregate over another one whose pieces are `source`: each is a union of
@@ -109,7 +108,7 @@ impl Pieces {
 
     /// How many buckets (for a keyed aggregate: UTC days) `ranges` touch.
     ///
-    /// Takes time in the number of ranges, and of months for calendar buckets.
+    /// Takes time in the number of ranges, and of buckets for those of a calendar or time zone.
     pub fn count_buckets(self, ranges: &TimeRanges) -> u64 {
         let grid = self.grid();
         let mut counted_to = None;
@@ -140,11 +139,9 @@ impl Pieces {
     }
 }
 
-fn is_longer_than_a_day(bucket: Bucket) -> bool {
-    match bucket {
-        Bucket::Fixed { width, .. } => width > NANOS_PER_DAY,
-        Bucket::Months(_) => true,
-    }
+/// Boundaries of civil time may never be at a UTC midnight.
+fn needs_cuts(bucket: Bucket) -> bool {
+    bucket.is_longer_than_a_day() || matches!(bucket, Bucket::Local(_))
 }
 
 /// Number of buckets in a range that starts and ends on boundaries.
@@ -156,7 +153,7 @@ fn count_whole(grid: Bucket, range: TimeRange) -> u64 {
             // Rounded up: a bucket that saturated at the end of time is shorter than the others.
             u64::try_from((length + i128::from(width) - 1) / i128::from(width)).unwrap_or(u64::MAX)
         }
-        Bucket::Months(_) => grid.iter(range).count() as u64,
+        Bucket::Months(_) | Bucket::Local(_) => grid.iter(range).count() as u64,
     }
 }
 

@@ -15,7 +15,7 @@ use chrono::{DateTime, Datelike, NaiveDate, Utc};
 pub use chrono_tz::Tz as Zone;
 
 pub use local::LocalBucket;
-pub use text::{BucketError, offset_of, zone_of};
+pub use text::{BucketError, BucketWords, offset_of, zone_of};
 
 use text::{nanos_of_unit, split_duration, width_of};
 
@@ -48,6 +48,15 @@ impl Bucket {
     /// Buckets of `width` nanoseconds from the epoch.
     pub fn fixed(width: i64) -> Option<Bucket> {
         (width > 0).then_some(Bucket::Fixed { width, offset: 0 })
+    }
+
+    /// Whether buckets are longer than a day of 24 hours, all of them.
+    pub fn is_longer_than_a_day(self) -> bool {
+        match self {
+            Bucket::Fixed { width, .. } => width > NANOS_PER_DAY,
+            Bucket::Months(_) => true,
+            Bucket::Local(local) => local.is_longer_than_a_day(),
+        }
     }
 
     /// Start of the bucket that holds `at`; saturates at the ends of representable time.

@@ -2,8 +2,8 @@
 
 use highwater_core::{Bucket, Timestamp};
 
-/// Kinds of aggregates: tags and fields as groups, conditions, calendar months, all time, a
-/// declared time, and three levels.
+/// Kinds of aggregates: tags and fields as groups, conditions, calendar months, time zones, all time,
+/// a declared time, and three levels.
 pub(crate) const RULES: &str = "
 databases:
   t:
@@ -20,12 +20,21 @@ databases:
         refresh: {strategy: periodic, every: 10s}
       - {name: m_1h, source: m_1m, interval: 1h, refresh: {every: 1m}}
       - {name: m_1d, source: m_1h, interval: 1d, refresh: {every: 1m}}
+      - {name: berlin_1d, source: m_1m, interval: 1d, offset: 6h, timezone: Europe/Berlin, refresh: {every: 1m}}
+      - {name: berlin_1w, source: berlin_1d, interval: 1w, offset: 6h, week_start: sunday, timezone: Europe/Berlin, refresh: {every: 1m}}
       - name: some_1h
         source: m
         interval: 1h
         where: \"v > 0.25 AND (dc = 'x' OR dc IS NULL)\"
         group_by: [dc]
         aggregations: [{field: v, function: [sum, count]}, {field: n, function: max, as: top}]
+        refresh: {every: 10s}
+      - name: kolkata_1h
+        source: m
+        interval: 1h
+        timezone: Asia/Kolkata
+        group_by: [dc]
+        aggregations: [{field: v, function: [sum, count]}]
         refresh: {every: 10s}
       - name: m_month
         source: m
@@ -100,16 +109,26 @@ const fn by_host(name: &'static str, width: &'static str) -> Watched {
     }
 }
 
-pub(crate) const WATCHED: [Watched; 8] = [
+pub(crate) const WATCHED: [Watched; 11] = [
     by_host("m_1m", "1m"),
     by_host("m_1h", "1h"),
     by_host("m_1d", "1d"),
+    by_host("berlin_1d", "1d +6h Europe/Berlin"),
+    by_host("berlin_1w", "1w sunday +6h Europe/Berlin"),
     Watched {
         name: "some_1h",
         bucket: Some(("1h", "time")),
         groups: Groups::Columns(&["dc"]),
         condition: "v > 0.25 AND (dc = 'x' OR dc IS NULL)",
         outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
+        is_scheduled: true,
+    },
+    Watched {
+        name: "kolkata_1h",
+        bucket: Some(("1h Asia/Kolkata", "time")),
+        groups: Groups::Columns(&["dc"]),
+        condition: "true",
+        outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)")],
         is_scheduled: true,
     },
     Watched {

@@ -48,6 +48,14 @@ impl LocalBucket {
         self.zone
     }
 
+    pub(super) fn is_longer_than_a_day(self) -> bool {
+        match self.width {
+            LocalWidth::Time(_) => false,
+            LocalWidth::Days { count, .. } => count > 1,
+            LocalWidth::Months(_) => true,
+        }
+    }
+
     /// The last boundary up to `at`; saturates at the ends of representable time.
     pub(super) fn start_of(self, at: Timestamp) -> Timestamp {
         match self.width {

@@ -36,13 +36,60 @@ pub enum BucketError {
     #[error("{0} cannot start on Sundays; only whole weeks like 1w can")]
     NotOfWeeks(Bucket),
     /// An offset has to be shorter than what it moves.
-    #[error(
-        "{0} cannot begin at an offset of its own length or more; below a day, or for days and longer below 24h"
-    )]
-    OffsetTooLong(Bucket),
+    #[error("{0} cannot begin {1} later: an offset is shorter than the width, and than a day")]
+    OffsetTooLong(Bucket, String),
+}
+
+/// The parts of a bucket's text, as rules have them under keys of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketWords {
+    /// Such as `1d`.
+    pub width: String,
+    /// Whether weeks start on Sundays.
+    pub from_sunday: bool,
+    /// Such as `6h`.
+    pub offset: Option<String>,
+    /// Such as `Europe/Berlin`.
+    pub zone: Option<String>,
+}
+
+impl BucketWords {
+    /// The bucket that they describe.
+    ///
+    /// # Errors
+    /// [`BucketError`], with the word that is wrong.
+    pub fn bucket(&self) -> Result<Bucket, BucketError> {
+        let mut bucket = width_of(&self.width)?;
+        if self.from_sunday {
+            bucket = bucket.from_sundays()?;
+        }
+        if let Some(zone) = &self.zone {
+            bucket = bucket.in_zone(zone_of(zone)?)?;
+        }
+        match &self.offset {
+            Some(offset) => bucket.later_by(offset_of(offset)?),
+            None => Ok(bucket),
+        }
+    }
+
+    /// The words of a text; `None` if there are too many or they are in another order.
+    fn of_text(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').peekable();
+        let width = words.next()?.to_owned();
+        let from_sunday = words.next_if_eq(&SUNDAY).is_some();
+        let offset = words.next_if(|word| word.starts_with('+'));
+        let offset = offset.map(|word| word[1..].to_owned());
+        let zone = words.next().map(str::to_owned);
+        words.next().is_none().then_some(BucketWords { width, from_sunday, offset, zone })
+    }
 }
 
 impl Bucket {
+    /// The parts of its text.
+    pub fn words(self) -> BucketWords {
+        BucketWords::of_text(&self.to_string()).expect("a bucket prints as it is read")
+    }
+
     /// The same widths by the clocks of a zone.
     ///
     /// # Errors
@@ -79,7 +126,7 @@ impl Bucket {
             Bucket::Months(_) | Bucket::Local(_) => NANOS_PER_DAY,
         };
         if !(0..most).contains(&offset) {
-            return Err(BucketError::OffsetTooLong(self));
+            return Err(BucketError::OffsetTooLong(self, duration(offset)));
         }
         Ok(match self {
             _ if offset == 0 => self,
@@ -182,20 +229,8 @@ impl FromStr for Bucket {
     ///
     /// `7d` counts seven days from the epoch, a Thursday; `1w` starts on Mondays.
     fn from_str(text: &str) -> Result<Self, BucketError> {
-        let mut words = text.split(' ').peekable();
-        let mut bucket = width_of(words.next().unwrap_or_default())?;
-        if words.next_if_eq(&SUNDAY).is_some() {
-            bucket = bucket.from_sundays()?;
-        }
-        let offset = words.next_if(|word| word.starts_with('+'));
-        let offset = offset.map_or(Ok(0), |word| offset_of(&word[1..]))?;
-        if let Some(zone) = words.next() {
-            bucket = bucket.in_zone(zone_of(zone)?)?;
-        }
-        match words.next() {
-            None => bucket.later_by(offset),
-            Some(_) => Err(BucketError::Unreadable(text.to_owned())),
-        }
+        let words = BucketWords::of_text(text);
+        words.ok_or_else(|| BucketError::Unreadable(text.to_owned()))?.bucket()
     }
 }
 
@@ -207,7 +242,7 @@ impl fmt::Display for Bucket {
             Bucket::Fixed { width, offset } => write_fixed(f, width, offset),
             Bucket::Local(LocalBucket { width, offset, zone }) => {
                 match width {
-                    LocalWidth::Time(width) => write_duration(f, width)?,
+                    LocalWidth::Time(width) => f.write_str(&duration(width))?,
                     LocalWidth::Months(months) => write_months(f, months)?,
                     LocalWidth::Days { count, anchor } => write_fixed(
                         f,
@@ -244,7 +279,7 @@ fn write_fixed(f: &mut fmt::Formatter<'_>, width: i64, offset: i64) -> fmt::Resu
         write!(f, "{weeks}w {SUNDAY}")?;
         return write_offset(f, later);
     }
-    write_duration(f, width)?;
+    f.write_str(&duration(width))?;
     write_offset(f, offset)
 }
 
@@ -252,15 +287,14 @@ fn write_offset(f: &mut fmt::Formatter<'_>, offset: i64) -> fmt::Result {
     if offset == 0 {
         return Ok(());
     }
-    f.write_str(" +")?;
-    write_duration(f, offset)
+    write!(f, " +{}", duration(offset))
 }
 
-fn write_duration(f: &mut fmt::Formatter<'_>, width: i64) -> fmt::Result {
-    let (unit, nanos) = ["d", "h", "m", "s", "ms", "us", "ns"]
+fn duration(nanos: i64) -> String {
+    let (unit, length) = ["d", "h", "m", "s", "ms", "us", "ns"]
         .iter()
         .filter_map(|unit| Some((unit, nanos_of_unit(unit)?)))
-        .find(|(_, nanos)| width % nanos == 0)
-        .expect("every width is a whole number of nanoseconds");
-    write!(f, "{}{unit}", width / nanos)
+        .find(|(_, length)| nanos % length == 0)
+        .expect("every duration is a whole number of nanoseconds");
+    format!("{}{unit}", nanos / length)
 }
