@@ -75,6 +75,75 @@ databases:
 }
 
 #[test]
+fn s002_02_stddev_variance_percentile() {
+    let server = with_rules(
+        "
+databases:
+  t:
+    aggregates:
+      - {name: spread_1h, source: spread, interval: 1h, aggregations: [{field: v, function: [stddev, variance, stddev_pop, variance_pop]}]}
+      - {name: spread_1d, source: spread_1h, interval: 1d}
+      - {name: many_1h, source: many, interval: 1h, aggregations: [{field: v, function: [p95, distinct]}]}
+      - {name: many_1d, source: many_1h, interval: 1d}
+",
+    );
+    let values = [2, 4, 4, 4, 5, 5, 7, 9];
+    let lines =
+        values.iter().zip(0..).map(|(v, i)| format!("spread v={v} {}\n", 1704067200 + i * 1000));
+    server.w("s", &lines.collect::<String>());
+    let lines = (1..=100_000).map(|v| format!("many v={v} {}\n", 1704067200 + v / 2));
+    for part in lines.collect::<Vec<String>>().chunks(25_000) {
+        server.w("s", &part.concat());
+    }
+    server.w("s", "three v=5,w=1 1\nthree v=10,w=1 2\nthree v=20,w=2 3\n");
+    let expected = "2.138089935299395,4.571428571428571,2.0,4.0";
+    let of_points = "SELECT stddev(v), variance(v), stddev_pop(v), variance_pop(v) FROM spread";
+    let of_days = "SELECT v_stddev, v_variance, v_stddev_pop, v_variance_pop FROM spread_1d";
+    assert_eq!(server.q(of_points), expected);
+    assert_eq!(server.q(of_days), expected);
+    server.clock("2024-01-03T00:00:00Z");
+    server.tick();
+    assert_eq!(materialized_csv(&server, of_days).lines().nth(1), Some(expected));
+    let of_points = server.q("SELECT approx_percentile(v, 0.95), \"distinct\"(v) FROM many");
+    assert_eq!(server.q("SELECT v_p95, v_distinct FROM many_1d"), of_points);
+    let p95: f64 = of_points.split(',').next().unwrap().parse().unwrap();
+    assert!((94_050.0..=95_950.0).contains(&p95), "{p95}");
+    assert_eq!(
+        server.q("SELECT percentile_cont(0.95) WITHIN GROUP (ORDER BY v) FROM three"),
+        "19.0"
+    );
+}
+
+#[test]
+fn buckets_follow_the_clocks_of_a_zone() {
+    let server = with_rules(
+        "
+databases:
+  t:
+    aggregates:
+      - {name: load_1m, source: load, interval: 1m, aggregations: [{field: v, function: sum}]}
+      - {name: load_1d, source: load_1m, interval: 1d, timezone: Europe/Berlin}
+      - {name: load_1mo, source: load_1d, interval: 1mo, timezone: Europe/Berlin}
+",
+    );
+    // Clocks go forward in the night to the 31st: that day has 23 hours.
+    let hours = (0..72).map(|hour| format!("load v=1 {}\n", 1711670400 + hour * 3600));
+    server.w("s", &hours.collect::<String>());
+    let days = "SELECT time, v_sum FROM load_1d ORDER BY time";
+    let expected = "2024-03-28T23:00:00Z,23.0 / 2024-03-29T23:00:00Z,24.0 / 2024-03-30T23:00:00Z,23.0 / 2024-03-31T22:00:00Z,2.0";
+    let direct = "SELECT time_bucket('1d', time, 'Europe/Berlin') AS t, sum(v) FROM load GROUP BY t ORDER BY t";
+    assert_eq!(server.q(days), expected);
+    assert_eq!(server.q(direct), expected);
+    server.clock("2024-05-01T00:00:00Z");
+    server.tick();
+    assert_eq!(server.q(days), expected);
+    server.w("s", "load v=10 1711839600\n");
+    assert_eq!(server.q("SELECT v_sum FROM load_1d WHERE time = '2024-03-30T23:00:00Z'"), "32.0");
+    let months = "SELECT time, v_sum FROM load_1mo ORDER BY time";
+    assert_eq!(server.q(months), "2024-02-29T23:00:00Z,79.0 / 2024-03-31T22:00:00Z,2.0");
+}
+
+#[test]
 fn s002_01_an_integer_sum_that_overflows_is_an_error_of_its_bucket() {
     let server = with_rules(
         "

@@ -1,7 +1,7 @@
 //! Pieces: the ranges of event time that one stored partial covers.
 //!
-//! A bucket of at most a day is one piece. A longer bucket, and the all-time "bucket" of a keyed
-//! aggregate, is cut at UTC midnights too, so its open end never means reading all of it again and
+//! A bucket of at most a day is one piece. A longer bucket, one of a time zone or with an offset, and
+//! the all-time "bucket" of a keyed aggregate, is cut at UTC midnights too, so its open end never means reading all of it again and
 //! raw data can expire by whole days inside it:
 //!
 //! ```text
@@ -25,7 +25,7 @@ pub struct Pieces {
 impl Pieces {
     /// The pieces of an aggregate over raw points; without a bucket they are UTC days.
     pub fn of(bucket: Option<Bucket>) -> Self {
-        Pieces { bucket, cut_at_midnights: bucket.is_none_or(is_longer_than_a_day) }
+        Pieces { bucket, cut_at_midnights: bucket.is_none_or(needs_cuts) }
     }
 
     /// The pieces of an aggregate over another one whose pieces are `source`: each is a union of
@@ -109,7 +109,7 @@ impl Pieces {
 
     /// How many buckets (for a keyed aggregate: UTC days) `ranges` touch.
     ///
-    /// Takes time in the number of ranges, and of months for calendar buckets.
+    /// Takes time in the number of ranges, and of buckets for those of a calendar or time zone.
     pub fn count_buckets(self, ranges: &TimeRanges) -> u64 {
         let grid = self.grid();
         let mut counted_to = None;
@@ -140,11 +140,19 @@ impl Pieces {
     }
 }
 
-fn is_longer_than_a_day(bucket: Bucket) -> bool {
+/// Whether boundaries are far apart, or never at a UTC midnight, where raw points expire.
+fn needs_cuts(bucket: Bucket) -> bool {
     match bucket {
-        Bucket::Fixed { width, .. } => width > NANOS_PER_DAY,
-        Bucket::Months(_) => true,
+        Bucket::Fixed { width, offset } => {
+            width > NANOS_PER_DAY || offset % common_divisor(width, NANOS_PER_DAY) != 0
+        }
+        Bucket::Months(_) | Bucket::Local(_) => true,
     }
+}
+
+/// The greatest, of positive numbers.
+fn common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 /// Number of buckets in a range that starts and ends on boundaries.
@@ -156,7 +164,7 @@ fn count_whole(grid: Bucket, range: TimeRange) -> u64 {
             // Rounded up: a bucket that saturated at the end of time is shorter than the others.
             u64::try_from((length + i128::from(width) - 1) / i128::from(width)).unwrap_or(u64::MAX)
         }
-        Bucket::Months(_) => grid.iter(range).count() as u64,
+        Bucket::Months(_) | Bucket::Local(_) => grid.iter(range).count() as u64,
     }
 }
 
@@ -194,6 +202,30 @@ mod tests {
         ];
         for (bucket, instant, start, end) in cases {
             assert_eq!(pieces(bucket).piece_of(at(instant)), range(start, end), "{bucket}");
+        }
+    }
+
+    #[test]
+    fn raw_points_can_expire_under_every_kind_of_bucket() {
+        let now = at("2024-07-15T14:32:45Z");
+        for bucket in [
+            "1m",
+            "7m",
+            "1h +15m",
+            "1d",
+            "1d +6h",
+            "1w sunday",
+            "1mo +6h",
+            "none",
+            "1h Asia/Kolkata",
+            "1d Asia/Kolkata",
+            "1d +6h Europe/Berlin",
+            "1y America/New_York",
+        ] {
+            let pieces = pieces(bucket);
+            let boundary = pieces.midnight_boundary_before(now, at("2024-01-01T00:00:00Z"));
+            assert!(boundary > at("2024-07-07T00:00:00Z"), "{bucket}: {boundary}");
+            assert!(Bucket::DAY.is_boundary(boundary) && pieces.is_boundary(boundary), "{bucket}");
         }
     }
 

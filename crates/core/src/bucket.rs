@@ -3,16 +3,23 @@
 //! SQL's `time_bucket`, staleness, refresh and gap filling all round here, so they cannot
 //! disagree. Fixed widths count from the Unix epoch plus an offset, before 1970 as well as after;
 //! weeks start on Monday (ISO 8601); months, quarters and years follow the proleptic Gregorian
-//! calendar.
+//! calendar. With a time zone all of them follow its clocks, see [`local`].
+
+pub mod local;
+mod text;
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+pub use chrono_tz::Tz as Zone;
 
-use crate::time::{
-    NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE, NANOS_PER_SEC, TimeRange, Timestamp,
-};
+pub use local::LocalBucket;
+pub use text::{BucketError, BucketWords, offset_of, zone_of};
+
+use text::{nanos_of_unit, split_duration, width_of};
+
+use crate::time::{NANOS_PER_DAY, NANOS_PER_SEC, TimeRange, Timestamp};
 
 /// From the epoch (a Thursday) to the first Monday, 1970-01-05.
 const FIRST_MONDAY: i64 = 4 * NANOS_PER_DAY;
@@ -30,19 +37,8 @@ pub enum Bucket {
     /// Calendar months, counted in groups of `months` from January 1970: 1 month, 3 a quarter,
     /// 12 a year.
     Months(u32),
-}
-
-/// Why a text is not a bucket width.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BucketError {
-    /// Not a number followed by a known unit.
-    #[error(
-        "{0:?} is not a duration; write a number and one of ns, us, ms, s, m, h, d, w, mo, q, y"
-    )]
-    Unreadable(String),
-    /// Zero, negative or beyond the range of time.
-    #[error("{0:?} must be longer than zero and shorter than 292 years")]
-    OutOfRange(String),
+    /// By the clocks of a time zone.
+    Local(LocalBucket),
 }
 
 impl Bucket {
@@ -66,6 +62,7 @@ impl Bucket {
                 let month = month_index(at);
                 start_of_month(month - month.rem_euclid(i64::from(months)))
             }
+            Bucket::Local(local) => local.start_of(at),
         }
     }
 
@@ -80,6 +77,7 @@ impl Bucket {
                 let start = month - month.rem_euclid(i64::from(months));
                 start_of_month(start + i64::from(months))
             }
+            Bucket::Local(local) => local.end_of(at),
         }
     }
 
@@ -127,7 +125,10 @@ impl Bucket {
                 NANOS_PER_DAY % width == 0 && offset == 0
             }
             (Bucket::Months(inner), Bucket::Months(outer)) => outer % inner == 0,
-            (Bucket::Months(_), Bucket::Fixed { .. }) => false,
+            (Bucket::Local(inner), Bucket::Local(outer)) => inner.refines(outer),
+            (Bucket::Fixed { width, offset }, Bucket::Local(outer)) => outer.lies_on(width, offset),
+            (Bucket::Months(_), Bucket::Fixed { .. } | Bucket::Local(_))
+            | (Bucket::Local(_), Bucket::Fixed { .. } | Bucket::Months(_)) => false,
         }
     }
 }
@@ -143,86 +144,16 @@ fn month_index(at: Timestamp) -> i64 {
 }
 
 fn start_of_month(month: i64) -> Timestamp {
+    saturate(start_of_month_nanos(month))
+}
+
+/// From the epoch to the first day of the month, counted from January 1970.
+fn start_of_month_nanos(month: i64) -> i128 {
     let year = 1970 + month.div_euclid(12);
     let first = NaiveDate::from_ymd_opt(year as i32, month.rem_euclid(12) as u32 + 1, 1)
         .expect("years of representable time are valid dates");
     let secs = first.and_time(Default::default()).and_utc().timestamp();
-    saturate(i128::from(secs) * i128::from(NANOS_PER_SEC))
-}
-
-/// A duration as written in rules: an amount and its unit.
-fn split_duration(text: &str) -> Result<(i64, &str), BucketError> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (amount, unit) = text.split_at(digits);
-    if amount.is_empty() || unit.is_empty() {
-        return Err(BucketError::Unreadable(text.to_owned()));
-    }
-    let amount = amount.parse().map_err(|_| BucketError::OutOfRange(text.to_owned()))?;
-    Ok((amount, unit))
-}
-
-/// Nanoseconds of a unit of fixed length.
-fn nanos_of_unit(unit: &str) -> Option<i64> {
-    Some(match unit {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => NANOS_PER_SEC,
-        "m" => NANOS_PER_MINUTE,
-        "h" => NANOS_PER_HOUR,
-        "d" => NANOS_PER_DAY,
-        "w" => 7 * NANOS_PER_DAY,
-        _ => return None,
-    })
-}
-
-impl FromStr for Bucket {
-    type Err = BucketError;
-
-    /// Reads `10s`, `5m`, `1h`, `1d`, `1w` (from Monday), `1mo`, `1q`, `1y`.
-    ///
-    /// `7d` counts seven days from the epoch, a Thursday; `1w` starts on Mondays.
-    fn from_str(text: &str) -> Result<Self, BucketError> {
-        let (amount, unit) = split_duration(text)?;
-        let out_of_range = || BucketError::OutOfRange(text.to_owned());
-        if let Some(months) = match unit {
-            "mo" => Some(1),
-            "q" => Some(3),
-            "y" => Some(12),
-            _ => None,
-        } {
-            let months = amount.checked_mul(months).filter(|m| (1..=12 * 292).contains(m));
-            return Ok(Bucket::Months(months.ok_or_else(out_of_range)? as u32));
-        }
-        let nanos = nanos_of_unit(unit).ok_or_else(|| BucketError::Unreadable(text.to_owned()))?;
-        let width = amount.checked_mul(nanos).filter(|w| *w > 0).ok_or_else(out_of_range)?;
-        let offset = if unit == "w" { FIRST_MONDAY.rem_euclid(width) } else { 0 };
-        Ok(Bucket::Fixed { width, offset })
-    }
-}
-
-impl fmt::Display for Bucket {
-    /// The shortest text that reads back as the same bucket.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Bucket::Months(months) => match months {
-                m if m % 12 == 0 => write!(f, "{}y", m / 12),
-                m if m % 3 == 0 => write!(f, "{}q", m / 3),
-                m => write!(f, "{m}mo"),
-            },
-            Bucket::Fixed { width, offset } => {
-                let weeks = width % (7 * NANOS_PER_DAY) == 0 && offset > 0;
-                let units =
-                    if weeks { &["w"][..] } else { &["d", "h", "m", "s", "ms", "us", "ns"] };
-                let (unit, nanos) = units
-                    .iter()
-                    .filter_map(|unit| Some((unit, nanos_of_unit(unit)?)))
-                    .find(|(_, nanos)| width % nanos == 0)
-                    .expect("every width is a whole number of nanoseconds");
-                write!(f, "{}{unit}", width / nanos)
-            }
-        }
-    }
+    i128::from(secs) * i128::from(NANOS_PER_SEC)
 }
 
 impl serde::Serialize for Bucket {
@@ -285,9 +216,10 @@ impl FromStr for Span {
         {
             return Ok(Span::ZERO);
         }
-        Ok(match text.parse::<Bucket>()? {
+        Ok(match width_of(text)? {
             Bucket::Fixed { width, .. } => Span::Nanos(width),
             Bucket::Months(months) => Span::Months(months),
+            Bucket::Local(_) => return Err(BucketError::Unreadable(text.to_owned())),
         })
     }
 }

@@ -10,8 +10,8 @@ use super::POINTS;
 use super::model::{Deletion, Point, Value};
 use crate::random::Random;
 
-/// 2024-01-01T00:00:00Z.
-pub(crate) const BASE: i64 = 1_704_067_200 * NANOS_PER_SEC;
+/// 2024-03-29T00:00:00Z: before clocks change in Europe, and a month ends.
+pub(crate) const BASE: i64 = 1_711_670_400 * NANOS_PER_SEC;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]

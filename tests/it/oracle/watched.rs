@@ -2,8 +2,8 @@
 
 use highwater_core::{Bucket, Timestamp};
 
-/// Kinds of aggregates: tags and fields as groups, conditions, calendar months, all time, a
-/// declared time, and three levels.
+/// Kinds of aggregates: tags and fields as groups, conditions, calendar months, time zones, all time,
+/// a declared time, and three levels.
 pub(crate) const RULES: &str = "
 databases:
   t:
@@ -15,17 +15,26 @@ databases:
         group_by: [host]
         aggregations:
           - {function: count}
-          - {field: v, function: [count, sum, mean, min, max, first, last]}
+          - {field: v, function: [count, sum, mean, min, max, first, last, stddev, p90, distinct, last_time]}
           - {field: n, function: [sum, mean, min, first, last]}
         refresh: {strategy: periodic, every: 10s}
       - {name: m_1h, source: m_1m, interval: 1h, refresh: {every: 1m}}
       - {name: m_1d, source: m_1h, interval: 1d, refresh: {every: 1m}}
+      - {name: berlin_1d, source: m_1m, interval: 1d, offset: 6h, timezone: Europe/Berlin, refresh: {every: 1m}}
+      - {name: berlin_1w, source: berlin_1d, interval: 1w, offset: 6h, week_start: sunday, timezone: Europe/Berlin, refresh: {every: 1m}}
       - name: some_1h
         source: m
         interval: 1h
         where: \"v > 0.25 AND (dc = 'x' OR dc IS NULL)\"
         group_by: [dc]
         aggregations: [{field: v, function: [sum, count]}, {field: n, function: max, as: top}]
+        refresh: {every: 10s}
+      - name: kolkata_1h
+        source: m
+        interval: 1h
+        timezone: Asia/Kolkata
+        group_by: [dc]
+        aggregations: [{field: v, function: [sum, count]}]
         refresh: {every: 10s}
       - name: m_month
         source: m
@@ -41,7 +50,7 @@ databases:
         source: m
         interval: 5m
         group_by: '*'
-        aggregations: [{field: v, function: mean}, {field: s, function: [first, max]}, {field: b, function: last}]
+        aggregations: [{field: v, function: mean}, {field: s, function: [first, max]}, {field: b, function: last}, {field: n, function: increase}, {field: v, function: time_weighted_average}]
         refresh: {strategy: on_demand}
       - name: placed
         source: m
@@ -82,6 +91,10 @@ const BY_HOST: &[(&str, &str)] = &[
     ("v_max", "max(v)"),
     ("v_first", "first(v)"),
     ("v_last", "last(v)"),
+    ("v_stddev", "stddev(v)"),
+    ("v_p90", "approx_percentile(v, 0.9)"),
+    ("v_distinct", "\"distinct\"(v)"),
+    ("v_last_time", "last_time(v)"),
     ("n_sum", "sum(n)"),
     ("n_mean", "mean(n)"),
     ("n_min", "min(n)"),
@@ -100,16 +113,26 @@ const fn by_host(name: &'static str, width: &'static str) -> Watched {
     }
 }
 
-pub(crate) const WATCHED: [Watched; 8] = [
+pub(crate) const WATCHED: [Watched; 11] = [
     by_host("m_1m", "1m"),
     by_host("m_1h", "1h"),
     by_host("m_1d", "1d"),
+    by_host("berlin_1d", "1d +6h Europe/Berlin"),
+    by_host("berlin_1w", "1w sunday +6h Europe/Berlin"),
     Watched {
         name: "some_1h",
         bucket: Some(("1h", "time")),
         groups: Groups::Columns(&["dc"]),
         condition: "v > 0.25 AND (dc = 'x' OR dc IS NULL)",
         outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
+        is_scheduled: true,
+    },
+    Watched {
+        name: "kolkata_1h",
+        bucket: Some(("1h Asia/Kolkata", "time")),
+        groups: Groups::Columns(&["dc"]),
+        condition: "true",
+        outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)")],
         is_scheduled: true,
     },
     Watched {
@@ -138,6 +161,8 @@ pub(crate) const WATCHED: [Watched; 8] = [
             ("s_first", "first(s)"),
             ("s_max", "max(s)"),
             ("b_last", "last(b)"),
+            ("n_increase", "increase(n)"),
+            ("v_time_weighted_average", "time_weighted_average(v)"),
         ],
         is_scheduled: false,
     },

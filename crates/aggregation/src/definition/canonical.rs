@@ -1,5 +1,6 @@
 //! One spelling for every rule, so that equal definitions are equal texts.
 
+use highwater_core::Bucket;
 use highwater_core::bucket::Span;
 use highwater_core::schema::TIME_COLUMN;
 
@@ -17,10 +18,14 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
         Refresh::OnDemand => Some(("on_demand", None)),
     };
     let lateness = definition.allowed_lateness;
+    let words = definition.bucket.map(Bucket::words);
     AggregateRule {
         name: rule.name.clone(),
         source: rule.source.clone(),
-        interval: definition.bucket.map(|bucket| bucket.to_string()),
+        interval: words.as_ref().map(|words| words.width.clone()),
+        timezone: words.as_ref().and_then(|words| words.zone.clone()),
+        offset: words.as_ref().and_then(|words| words.offset.clone()),
+        week_start: words.filter(|words| words.from_sunday).map(|_| "sunday".to_owned()),
         time_column: rule.time_column.clone().filter(|column| column != TIME_COLUMN),
         group_by: rule.group_by.clone().filter(|own| !own.is_empty() || !is_over_points),
         filter: definition.filter.as_deref().map(str::to_owned),

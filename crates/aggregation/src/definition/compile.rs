@@ -8,6 +8,7 @@ use highwater_core::schema::TIME_COLUMN;
 use highwater_core::time::NANOS_PER_MINUTE;
 use highwater_core::{Bucket, MeasurementId};
 
+use super::interval::interval;
 use super::name::{aggregate_name, checked_name};
 use super::rule::{AggregateRule, OrderRule, RefreshRule};
 use super::{
@@ -125,9 +126,6 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
     };
     let refresh = rule.refresh.clone().unwrap_or_default();
     let later = [
-        (rule.timezone.is_some(), "timezone", " (buckets follow UTC)"),
-        (rule.offset.is_some(), "offset", " (buckets count from the epoch)"),
-        (rule.week_start.is_some(), "week_start", " (weeks start on Monday)"),
         (is_other(&rule.storage, &["memory", "hybrid"]), "storage", ", other than durable"),
         (
             is_other(&rule.late_after_retention, &["merge", "drop"]),
@@ -167,12 +165,6 @@ fn source_name(rule: &AggregateRule) -> Result<Arc<str>, DefinitionError> {
         return Err(DefinitionError::at("source", reason));
     }
     Ok(source)
-}
-
-fn interval(rule: &AggregateRule) -> Result<Option<Bucket>, DefinitionError> {
-    let parse = |text: &String| text.trim().parse::<Bucket>();
-    let bucket = rule.interval.as_ref().map(parse).transpose();
-    bucket.map_err(|e| DefinitionError::at("interval", e.to_string()))
 }
 
 /// Reads a span of time under `key`; zero only if `zero_is_fine`.

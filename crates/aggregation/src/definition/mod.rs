@@ -13,6 +13,7 @@ mod columns;
 mod compile;
 mod error;
 mod hierarchy;
+mod interval;
 mod name;
 pub mod resolve;
 pub mod rule;

@@ -66,15 +66,15 @@ pub struct AggregateRule {
     /// Whether scheduled refreshes run (default true).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Time zone of calendar buckets; a key of a later version.
-    #[serde(skip_serializing)]
-    pub timezone: Option<Later>,
-    /// Shift of the bucket boundaries; a key of a later version.
-    #[serde(skip_serializing)]
-    pub offset: Option<Later>,
-    /// First day of the week; a key of a later version.
-    #[serde(skip_serializing)]
-    pub week_start: Option<Later>,
+    /// Time zone whose clocks buckets follow, such as `Europe/Berlin` (default UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// How much later buckets start, in civil time, such as `6h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<String>,
+    /// First day of weeks: `monday` (default) or `sunday`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub week_start: Option<String>,
     /// Instead of a name: this is a set, a block of aggregates of one source.
     #[serde(skip_serializing)]
     pub set: Option<String>,

@@ -141,12 +141,39 @@ fn wrong_outputs_are_refused_with_the_reason() {
 }
 
 #[test]
+fn buckets_that_no_clock_shows_are_refused() {
+    let refused = |keys: &str| reasons_with(keys);
+    insta::assert_snapshot!(refused("timezone: Europe/Berlin"), @"aggregate a: timezone: is about buckets, but there is no interval");
+    insta::assert_snapshot!(refused("interval: 1d, timezone: Berlin"), @r#"aggregate a: timezone: "Berlin" is no time zone; write a name like Europe/Berlin or UTC"#);
+    insta::assert_snapshot!(refused("interval: 7h, timezone: Europe/Berlin"), @"aggregate a: timezone: 7h neither divides a day nor is made of whole days, so it cannot have a time zone");
+    insta::assert_snapshot!(refused("interval: 1d, week_start: sunday"), @"aggregate a: week_start: 1d cannot start on Sundays; only whole weeks like 1w can");
+    insta::assert_snapshot!(refused("interval: 1w, week_start: tuesday"), @r#"aggregate a: week_start: "tuesday" is neither monday nor sunday"#);
+    insta::assert_snapshot!(refused("interval: 1h, offset: 2h"), @"aggregate a: offset: 1h cannot begin 2h later: an offset is shorter than the width, and than a day");
+    insta::assert_snapshot!(refused("interval: 1d, offset: soon"), @r#"aggregate a: offset: "soon" is not a duration; write a number and one of ns, us, ms, s, m, h, d, w, mo, q, y"#);
+    let over = |child: &str| {
+        reasons(&format!(
+            "[{{name: a, source: cpu, interval: 1h, aggregations: [{{function: count}}]}}, \
+             {{name: b, source: a, interval: 1d, {child}}}]"
+        ))
+    };
+    insta::assert_snapshot!(over("timezone: Asia/Kolkata"), @"aggregate b: interval: boundaries of 1d Asia/Kolkata are not all boundaries of a, which has 1h");
+    insta::assert_snapshot!(over("offset: 90m"), @"aggregate b: interval: boundaries of 1d +90m are not all boundaries of a, which has 1h");
+}
+
+#[test]
+fn zones_and_offsets_are_spelled_out_in_the_canonical_rule() {
+    let list = "[{name: a, source: cpu, interval: 1w, week_start: sunday, offset: 90m, \
+                timezone: Asia/Kolkata, aggregations: [{function: count}]}]";
+    let rule = &compiled(list).unwrap()[0].rule;
+    let keys = [&rule.interval, &rule.week_start, &rule.offset, &rule.timezone];
+    assert_eq!(
+        keys.map(|key| key.as_deref().unwrap_or_default()),
+        ["1w", "sunday", "90m", "Asia/Kolkata"]
+    );
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    insta::assert_snapshot!(reasons_with("timezone: Europe/Berlin"), @"aggregate a: timezone: not supported yet: timezone (buckets follow UTC)");
-    insta::assert_snapshot!(reasons_with("offset: 6h, week_start: sunday"), @r"
-    aggregate a: offset: not supported yet: offset (buckets count from the epoch)
-    aggregate a: week_start: not supported yet: week_start (weeks start on Monday)
-    ");
     insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable");
     insta::assert_snapshot!(reasons_with("refresh: {strategy: hybrid, critical: [status]}"), @r"
     aggregate a: critical: not supported yet: critical (for strategy hybrid)

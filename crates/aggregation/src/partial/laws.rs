@@ -178,7 +178,6 @@ fn hex<P: Partial>(partial: &P) -> String {
 /// These bytes are on disks: a release that changes them cannot read what older ones wrote.
 #[test]
 fn golden_bytes() {
-    let at = Timestamp::from_secs(1_704_067_200);
     let floats = |values: &[f64]| hex(&fed(values, ExactSum::update));
     assert_eq!(hex(&fed(&[(); 300], |count: &mut Count, ()| count.update())), "2100ac02");
     assert_eq!(hex(&Count::default()), "210000");
@@ -200,6 +199,11 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&[300u64], IntegerSum::<u64>::update)), "22032c01");
     assert_eq!(hex(&fed(&[1.5, 2.0], Mean::update)), "2300020107");
     assert_eq!(hex(&Mean::default()), "23f0");
+}
+
+/// As [`golden_bytes`].
+#[test]
+fn golden_bytes_of_spreads_and_sets() {
     let moments = |values: &[f64]| hex(&fed::<Moments, f64>(values, Moments::update));
     assert_eq!(moments(&[]), "28f0");
     assert_eq!(moments(&[1.5, 2.0]), "2800020201070319");
@@ -232,6 +236,12 @@ fn golden_bytes() {
         percentiles(&[1.0, 2.5, -1.0, 1.0]),
         "2b00000000000000f0bf000000000000044081ff070181ff07025001"
     );
+}
+
+/// As [`golden_bytes`].
+#[test]
+fn golden_bytes_of_ends() {
+    let at = Timestamp::from_secs(1_704_067_200);
     assert_eq!(hex(&fed(&[2.5], Min::<f64>::update)), "24010000000000000440");
     assert_eq!(hex(&fed(&[-2], Max::<i64>::update)), "2502feffffffffffffff");
     assert_eq!(hex(&fed(&[2u64], Max::<u64>::update)), "25030200000000000000");
@@ -239,6 +249,20 @@ fn golden_bytes() {
     assert_eq!(hex(&fed(&["hi"], |p: &mut Max<String>, t| p.update(t))), "25056869");
     assert_eq!(hex(&fed(&[at], Min::<Timestamp>::update)), "2406000065011710a617");
     assert_eq!(hex(&Min::<f64>::default()), "24f1");
+    assert_eq!(
+        hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
+        "2601000065011710a6170000000000000440"
+    );
+    assert_eq!(
+        hex(&fed(&["b"], |p: &mut Last<String>, v| p.update(at, v))),
+        "2705000065011710a61762"
+    );
+}
+
+/// As [`golden_bytes`].
+#[test]
+fn golden_bytes_of_counters() {
+    let at = Timestamp::from_secs(1_704_067_200);
     let later = Timestamp::from_secs(1_704_067_201);
     let readings = [(later, 1u64), (at, 3)];
     let counter = fed(&readings, |p: &mut Counter<u64>, (at, v)| p.update(at, v));
@@ -265,14 +289,6 @@ fn golden_bytes() {
         "2d03000065011710a617030000000000000080\
          94ebdc030100000000000000\
          062201122f6859"
-    );
-    assert_eq!(
-        hex(&fed(&[2.5], |p: &mut First<f64>, v| p.update(at, v))),
-        "2601000065011710a6170000000000000440"
-    );
-    assert_eq!(
-        hex(&fed(&["b"], |p: &mut Last<String>, v| p.update(at, v))),
-        "2705000065011710a61762"
     );
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::rule::{AggregateRule, AggregationRule, Later, RefreshRule};
+use crate::definition::rule::{AggregateRule, AggregationRule, RefreshRule};
 
 /// A continuous aggregate with `group_by: "*"`, named by its target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,14 +50,14 @@ pub struct DownsamplingRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// See [`AggregateRule::timezone`].
-    #[serde(skip_serializing)]
-    pub timezone: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
     /// See [`AggregateRule::offset`].
-    #[serde(skip_serializing)]
-    pub offset: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<String>,
     /// See [`AggregateRule::week_start`].
-    #[serde(skip_serializing)]
-    pub week_start: Option<Later>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub week_start: Option<String>,
 }
 
 impl DownsamplingRule {

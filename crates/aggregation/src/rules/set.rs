@@ -41,6 +41,8 @@ fn unshared_keys(set: &AggregateRule) -> Vec<DefinitionError> {
         ("aggregations", !set.aggregations.is_empty()),
         ("order_by", !set.order_by.is_empty()),
         ("limit", set.limit.is_some()),
+        ("offset", set.offset.is_some()),
+        ("week_start", set.week_start.is_some()),
     ];
     let reason = "belongs to an aggregate of the set, not to the set";
     let refused = unshared.into_iter().filter(|(_, is_there)| *is_there);
@@ -76,9 +78,7 @@ fn member(
         max_groups: own.max_groups.or(shared.max_groups),
         freshness: own.freshness.or(shared.freshness.clone()),
         enabled: own.enabled.or(shared.enabled),
-        timezone: own.timezone.or(shared.timezone),
-        offset: own.offset.or(shared.offset),
-        week_start: own.week_start.or(shared.week_start),
+        timezone: own.timezone.or(shared.timezone.clone().filter(|_| own.interval.is_some())),
         ..own
     })
 }

@@ -1,13 +1,13 @@
-//! `time_bucket(width, time[, origin])`: start of the bucket that holds `time`.
+//! `time_bucket(width, time[, origin or zone])`: start of the bucket that holds `time`.
 //!
 //! Buckets are [`Bucket`]s: they count from the Unix epoch, weeks from Monday, months, quarters
-//! and years by the calendar, before 1970 as well as after.
+//! and years by the calendar, before 1970 as well as after; with a zone by its clocks.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit, TimestampNanosecondType};
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -15,6 +15,7 @@ use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
+use highwater_core::bucket::{BucketError, zone_of};
 use highwater_core::time::NANOS_PER_DAY;
 use highwater_core::{Bucket, TimeRange, Timestamp};
 
@@ -56,7 +57,7 @@ impl ScalarUDFImpl for TimeBucket {
         let mut constants = Vec::with_capacity(args.args.len());
         for argument in [Some(&args.args[0]), args.args.get(2)].into_iter().flatten() {
             let ColumnarValue::Scalar(value) = argument else {
-                return plan_err!("width and origin of {NAME} must be constants");
+                return plan_err!("width and origin or zone of {NAME} must be constants");
             };
             constants.push(value);
         }
@@ -113,7 +114,7 @@ impl ScalarUDFImpl for TimeBucket {
 /// The types that arguments are cast to: width as text or interval, times in nanoseconds.
 pub(crate) fn coerce(name: &str, arguments: &[DataType]) -> Result<Vec<DataType>> {
     if !(2..=3).contains(&arguments.len()) {
-        return plan_err!("{name} takes a width, a time and perhaps an origin");
+        return plan_err!("{name} takes a width, a time and perhaps an origin or a time zone");
     }
     let width = match &arguments[0] {
         DataType::Interval(_) => DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano),
@@ -132,7 +133,11 @@ pub(crate) fn coerce(name: &str, arguments: &[DataType]) -> Result<Vec<DataType>
         | DataType::Null => DataType::Timestamp(TimeUnit::Nanosecond, None),
         other => return plan_err!("{name} takes a timestamp, not {other}"),
     };
-    let origin = arguments.get(2).map(|_| DataType::Timestamp(TimeUnit::Nanosecond, None));
+    let origin = arguments.get(2).map(|origin| match origin {
+        // The name of a zone, or an origin.
+        text if text.is_string() => DataType::Utf8,
+        _ => DataType::Timestamp(TimeUnit::Nanosecond, None),
+    });
     Ok([width, time].into_iter().chain(origin).collect())
 }
 
@@ -156,20 +161,25 @@ pub fn bucket_of_arguments(arguments: &[Expr]) -> Result<Option<Bucket>> {
     }
 }
 
-/// The buckets of this width, shifted so that one starts at `origin`.
+/// The buckets of this width, by the clocks of a zone or shifted so that one starts at an origin.
 fn bucket(width: &ScalarValue, origin: Option<&ScalarValue>) -> Result<Bucket> {
     let bucket = match width {
         ScalarValue::IntervalMonthDayNano(Some(interval)) => bucket_of_interval(*interval)?,
         other => bucket_of_text(crate::pushdown::string(other).unwrap_or_default())?,
     };
-    let Some(ScalarValue::TimestampNanosecond(Some(origin), _)) = origin else {
-        return Ok(bucket);
+    let origin = match origin {
+        Some(ScalarValue::TimestampNanosecond(Some(origin), _)) => *origin,
+        Some(ScalarValue::Utf8(Some(text))) => match zone_of(text) {
+            Ok(zone) => return bucket.in_zone(zone).map_err(|error| invalid(&error)),
+            Err(_) => origin_of_text(text)?,
+        },
+        _ => return Ok(bucket),
     };
     match bucket {
         Bucket::Fixed { width, .. } => {
             Ok(Bucket::Fixed { width, offset: origin.rem_euclid(width) })
         }
-        months if months.is_boundary(Timestamp::from_nanos(*origin)) => Ok(months),
+        months if months.is_boundary(Timestamp::from_nanos(origin)) => Ok(months),
         _ => Err(QueryError::unsupported_but(
             format!("an origin inside a {bucket} bucket"),
             "months, quarters and years start where the calendar says",
@@ -178,13 +188,31 @@ fn bucket(width: &ScalarValue, origin: Option<&ScalarValue>) -> Result<Bucket> {
     }
 }
 
-/// Reads `1h`, and `1 hour` too.
+fn origin_of_text(text: &str) -> Result<i64> {
+    let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    match ScalarValue::from(text).cast_to(&nanoseconds) {
+        Ok(ScalarValue::TimestampNanosecond(Some(origin), _)) => Ok(origin),
+        _ => {
+            let reason = format!("{text:?} is neither a time zone nor the time of an origin");
+            Err(QueryError::Invalid(reason).into())
+        }
+    }
+}
+
+/// Reads `1h`, `1 hour` too, and all that a bucket prints as.
 fn bucket_of_text(text: &str) -> Result<Bucket> {
+    let is_number = |amount: &str| amount.bytes().all(|byte| byte.is_ascii_digit());
     let short = match text.trim().split_once(' ') {
-        Some((amount, unit)) => format!("{amount}{}", short_unit(unit.trim())),
-        None => text.trim().to_owned(),
+        Some((amount, unit)) if is_number(amount) => {
+            format!("{amount}{}", short_unit(unit.trim()))
+        }
+        _ => text.trim().to_owned(),
     };
-    short.parse().map_err(|error| QueryError::Invalid(format!("{error}")).into())
+    short.parse().map_err(|error: BucketError| invalid(&error))
+}
+
+fn invalid(error: &BucketError) -> DataFusionError {
+    QueryError::Invalid(error.to_string()).into()
 }
 
 fn short_unit(unit: &str) -> &str {
