@@ -8,7 +8,7 @@ use highwater_core::Stopwatch;
 use highwater_server::demo::tsbs::{Fleet, Shape};
 
 use crate::report::{print_head, print_row};
-use crate::server::Server;
+use crate::server::{Server, pause};
 use crate::workload::{Requests, rules};
 
 /// Writes of the writer whose waiting is measured.
@@ -63,7 +63,7 @@ fn measure(server: &Server) -> anyhow::Result<Vec<f64>> {
         let stopwatch = Stopwatch::start();
         client.write(&body)?;
         taken.push(stopwatch.elapsed_ms());
-        std::thread::sleep(PERIOD.saturating_sub(stopwatch.elapsed()));
+        pause(PERIOD.saturating_sub(stopwatch.elapsed()));
     }
     taken.sort_unstable_by(f64::total_cmp);
     Ok(taken)
@@ -77,7 +77,7 @@ fn write_beside(server: &Server, is_done: &AtomicBool) -> anyhow::Result<()> {
         for body in Requests::of(&fleet, points.by_ref().take(10_000)).bodies {
             client.write(&body)?;
         }
-        std::thread::sleep(OTHER_PERIOD);
+        pause(OTHER_PERIOD);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::report::{megabytes, print_head, print_row};
-use crate::server::Server;
+use crate::server::{Server, pause};
 
 const DAYS: usize = 10_000;
 const IDLE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub fn run(binary: &Path) -> anyhow::Result<()> {
     server.settle()?;
     let seconds = server.kill_and_restart()?;
     let before = server.cpu_seconds()?;
-    std::thread::sleep(IDLE);
+    pause(IDLE);
     let idle = server.cpu_seconds()? - before;
     let count = "SELECT count(*) AS n FROM system.segments";
     let stored = server.client().query(count, &[])?;

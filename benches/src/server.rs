@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use highwater_core::Stopwatch;
@@ -178,6 +179,12 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
         bytes += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)
+}
+
+/// Lets real time pass while a server runs.
+#[expect(clippy::disallowed_methods, reason = "what is measured happens in real time")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Where `highwater` is when nobody says: beside this program.

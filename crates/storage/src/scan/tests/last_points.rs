@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::*;
 
 type Series = BTreeMap<String, String>;
+/// The newest row, and per field the newest time that has it and the value there.
+type Last = (Row, BTreeMap<String, (i64, i64)>);
 
-/// Per series: the newest row, and per field the newest time that has it and the value there.
-fn last_of(rows: &[Row]) -> BTreeMap<Series, (Row, BTreeMap<String, (i64, i64)>)> {
-    let mut last: BTreeMap<Series, (Row, BTreeMap<String, (i64, i64)>)> = BTreeMap::new();
+fn last_of(rows: &[Row]) -> BTreeMap<Series, Last> {
+    let mut last: BTreeMap<Series, Last> = BTreeMap::new();
     let mut by_time: Vec<&Row> = rows.iter().collect();
     by_time.sort_by_key(|row| row.time);
     for row in by_time {
