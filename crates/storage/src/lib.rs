@@ -20,6 +20,7 @@ mod error;
 mod file_store;
 mod flush;
 mod inspect;
+mod lru;
 mod manifest;
 mod memtable;
 mod parallel;

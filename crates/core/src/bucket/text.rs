@@ -137,7 +137,9 @@ impl Bucket {
                 let width = LocalWidth::Months(months);
                 Bucket::Local(LocalBucket { width, offset, zone: Tz::UTC })
             }
-            Bucket::Local(local) => Bucket::Local(LocalBucket { offset, ..local }),
+            Bucket::Local(local) => {
+                Bucket::Local(LocalBucket { offset: (local.offset + offset) % most, ..local })
+            }
         })
     }
 

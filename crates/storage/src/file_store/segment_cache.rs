@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
 use tracing::{debug, warn};
 
 use super::{io as io_error, run_blocking};
 use crate::error::StorageError;
+use crate::lru::Lru;
 
 /// Folder of the copies below the data folder.
 const FOLDER: &str = "cache";
@@ -34,7 +35,8 @@ const FETCHES: usize = 16;
 pub(super) struct SegmentCache {
     folder: PathBuf,
     capacity_bytes: u64,
-    copies: Mutex<Copies>,
+    /// Which copies there are, by name of the file.
+    copies: Mutex<Lru<()>>,
     /// Whoever fetches a segment holds the lock that its name is hashed to.
     fetching: Vec<AsyncMutex<()>>,
     hasher: DefaultHashBuilder,
@@ -67,7 +69,7 @@ impl SegmentCache {
             remove_unfinished(&cache.folder)?;
             let mut copies = cache.copies.lock();
             for (name, bytes) in copies_in(&cache.folder)? {
-                copies.insert(name, bytes);
+                copies.insert(&name, (), bytes);
             }
             cache.remove_files(copies.make_room(0, capacity_bytes));
             Ok(())
@@ -98,7 +100,7 @@ impl SegmentCache {
     /// Whether there is a copy of that size; one of another size is thrown away.
     pub(super) fn has(&self, path: &str, bytes: u64) -> bool {
         let name = name_of(path);
-        let found = self.copies.lock().touch(name);
+        let found = self.copies.lock().get(name).map(|(_, bytes)| bytes);
         if found.is_some_and(|found| found != bytes) {
             self.remove(path);
         }
@@ -171,7 +173,7 @@ impl SegmentCache {
         if written.is_err() {
             self.remove_files([format!("{UNFINISHED}/{number}")]);
         } else {
-            self.copies.lock().insert(name.to_owned(), bytes.len() as u64);
+            self.copies.lock().insert(name, (), bytes.len() as u64);
         }
         written
     }
@@ -200,58 +202,8 @@ impl SegmentCache {
         CacheUse {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            bytes: self.copies.lock().bytes,
+            bytes: self.copies.lock().bytes(),
         }
-    }
-}
-
-/// Which copies there are, by name of the file.
-#[derive(Debug, Default)]
-struct Copies {
-    by_name: HashMap<String, Copy>,
-    bytes: u64,
-    /// Counts uses, to tell which was last.
-    clock: u64,
-}
-
-#[derive(Debug)]
-struct Copy {
-    bytes: u64,
-    last_use: u64,
-}
-
-impl Copies {
-    /// Notes a use and returns the size.
-    fn touch(&mut self, name: &str) -> Option<u64> {
-        self.clock += 1;
-        let copy = self.by_name.get_mut(name)?;
-        copy.last_use = self.clock;
-        Some(copy.bytes)
-    }
-
-    fn insert(&mut self, name: String, bytes: u64) {
-        self.remove(&name);
-        self.clock += 1;
-        self.bytes += bytes;
-        self.by_name.insert(name, Copy { bytes, last_use: self.clock });
-    }
-
-    fn remove(&mut self, name: &str) -> bool {
-        let removed = self.by_name.remove(name);
-        self.bytes -= removed.as_ref().map_or(0, |copy| copy.bytes);
-        removed.is_some()
-    }
-
-    /// Forgets the longest unused copies until so many bytes more fit, and returns their names.
-    fn make_room(&mut self, bytes: u64, capacity_bytes: u64) -> Vec<String> {
-        let mut forgotten = Vec::new();
-        while self.bytes + bytes > capacity_bytes {
-            let oldest = self.by_name.iter().min_by_key(|(_, copy)| copy.last_use);
-            let Some(name) = oldest.map(|(name, _)| name.clone()) else { break };
-            self.remove(&name);
-            forgotten.push(name);
-        }
-        forgotten
     }
 }
 

@@ -10,7 +10,6 @@ use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use highwater_core::{ScanFilter, Schema, SequenceNumber, TimeRange, TimeRanges};
 
-use super::cache::InMemory;
 use super::reader::SegmentReader;
 use super::selection::Selection;
 use super::store::SegmentHandle;
@@ -42,15 +41,6 @@ pub(crate) struct LastRows {
     times: TimeRange,
 }
 
-impl InMemory for LastPoints {
-    fn bytes(&self) -> usize {
-        match self {
-            LastPoints::Few(rows) => rows.sorted.get_array_memory_size(),
-            LastPoints::Many => size_of::<LastPoints>(),
-        }
-    }
-}
-
 impl SortedRows for LastRows {
     fn seqs(&self) -> (SequenceNumber, SequenceNumber) {
         self.seqs
@@ -70,6 +60,14 @@ impl SortedRows for LastRows {
 }
 
 impl LastPoints {
+    /// Estimated memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            LastPoints::Few(rows) => rows.sorted.get_array_memory_size(),
+            LastPoints::Many => size_of::<LastPoints>(),
+        }
+    }
+
     /// Reads a segment of a measurement with this schema.
     ///
     /// # Errors

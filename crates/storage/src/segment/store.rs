@@ -15,7 +15,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDeco
 use tracing::warn;
 
 use super::SegmentMeta;
-use super::cache::{InMemory, PerSegment};
+use super::cache::PerSegment;
 use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
 use super::last_points::{self, LastPoints};
@@ -214,7 +214,7 @@ impl SegmentHandle {
             return Ok(footer);
         }
         let footer = Arc::new(self.load_footer().await?);
-        self.store.footers.put(&self.meta.path, Arc::clone(&footer));
+        self.store.footers.put(&self.meta.path, Arc::clone(&footer), footer.bytes);
         Ok(footer)
     }
 
@@ -231,7 +231,7 @@ impl SegmentHandle {
             return Ok(last);
         }
         let last = Arc::new(LastPoints::read(self, schema).await?);
-        self.store.last_points.put(&self.meta.path, Arc::clone(&last));
+        self.store.last_points.put(&self.meta.path, Arc::clone(&last), last.bytes());
         Ok(last)
     }
 
@@ -397,12 +397,6 @@ pub(crate) struct Footer {
     arrow: ArrowReaderMetadata,
     checksums: BlockChecksums,
     bytes: usize,
-}
-
-impl InMemory for Footer {
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 impl Footer {
