@@ -70,29 +70,68 @@ fn in_pieces(first: Vec<u8>, rows: Rows) -> Body {
             () = send_rest(rows, &pieces) => {}
         }
     });
-    let rest = stream::unfold(received, |mut received| async move {
-        received.recv().await.map(|piece| (piece, received))
+    body_of(first, received)
+}
+
+/// Bytes, or why there are no more; `None` at the end of a whole answer.
+type Piece = Option<std::io::Result<Vec<u8>>>;
+
+/// Breaks off where pieces stop coming before the end, as they do if the query's task dies.
+fn body_of(first: Vec<u8>, received: mpsc::Receiver<Piece>) -> Body {
+    let rest = stream::unfold(Some(received), |received| async move {
+        let mut received = received?;
+        match received.recv().await {
+            Some(Some(piece)) => Some((piece, Some(received))),
+            Some(None) => None,
+            None => Some((Err(std::io::Error::other("the query ended early")), None)),
+        }
     });
     Body::from_stream(stream::iter([Ok(first)]).chain(rest))
 }
 
-type Piece = std::io::Result<Vec<u8>>;
-
 async fn send_rest(mut rows: Rows, pieces: &mpsc::Sender<Piece>) {
     loop {
         let mut bytes = Vec::new();
-        let (piece, goes_on) = match rows.write_next(&mut bytes).await {
-            // Batches may become no bytes yet, and an empty piece would say nothing.
-            Ok(true) if bytes.is_empty() => continue,
-            Ok(false) if bytes.is_empty() => return,
-            Ok(goes_on) => (Ok(bytes), goes_on),
+        let goes_on = match rows.write_next(&mut bytes).await {
+            Ok(goes_on) => goes_on,
             Err(refusal) => {
                 tracing::warn!(error = refusal.message, "an answer broke off");
-                (Err(std::io::Error::other(refusal.message)), false)
+                drop(pieces.send(Some(Err(std::io::Error::other(refusal.message)))).await);
+                return;
             }
         };
-        if pieces.send(piece).await.is_err() || !goes_on {
+        // Batches may become no bytes yet, and an empty piece would say nothing.
+        if !bytes.is_empty() && pieces.send(Some(Ok(bytes))).await.is_err() {
             return;
         }
+        if !goes_on {
+            drop(pieces.send(None).await);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_broken_off() {
+        let answer = async |rest: Vec<Piece>| {
+            let (pieces, received) = mpsc::channel(rest.len().max(1));
+            for piece in rest {
+                pieces.send(piece).await.unwrap();
+            }
+            drop(pieces);
+            to_bytes(body_of(b"a".to_vec(), received), 10).await.ok()
+        };
+        let piece = || Some(Ok(b"b".to_vec()));
+        assert_eq!(answer(vec![piece(), None]).await.as_deref(), Some(&b"ab"[..]));
+        assert_eq!(answer(vec![piece()]).await, None);
+        assert_eq!(answer(vec![]).await, None);
+        let failed = Some(Err(std::io::Error::other("no memory")));
+        assert_eq!(answer(vec![piece(), failed]).await, None);
     }
 }
