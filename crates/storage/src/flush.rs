@@ -19,7 +19,7 @@ use crate::manifest::{Edit, MeasurementKind};
 use crate::memtable::MemBatch;
 use crate::planned::Planned;
 use crate::segment::windows::windows;
-use crate::segment::{EncodedSegment, SegmentMeta, SegmentStore};
+use crate::segment::{EncodedSegment, ROW_GROUP_ROWS, SegmentMeta, SegmentStore};
 use crate::version::{Measurement, Version};
 
 /// Measurements that are encoded and stored at the same time.
@@ -89,7 +89,9 @@ fn encode_frozen(
         let days = live_rows(measurement, generation)?;
         for (day, rows) in in_windows(measurement, days, store.window_rows()) {
             let mut writer = store.writer(measurement.id(), day, joined.schema())?;
-            writer.write(&joined.sorted_rows(&rows.rows)?)?;
+            for part in joined.sorted_rows(&rows.rows).parts(ROW_GROUP_ROWS) {
+                writer.write(&part?)?;
+            }
             let (min_seq, max_seq) = (rows.min_seq, rows.max_seq);
             encoded.push(Encoded { segment: writer.finish()?, min_seq, max_seq });
         }

@@ -8,7 +8,7 @@ use highwater_core::{ScanFilter, Schema, SequenceNumber, TimeRange, Timestamp};
 
 use super::Memory;
 use super::last_rows::last_rows;
-use super::sort::{identities, sort_rows};
+use super::sort::{RowsInOrder, identities};
 use crate::error::StorageError;
 use crate::scan::SortedRows;
 use crate::series::SeriesIndex;
@@ -112,7 +112,7 @@ impl MemBatch {
         if let Some(sorted) = self.sorted.get() {
             return Ok(sorted);
         }
-        let sorted = self.sorted_rows(&(0..self.rows() as u32).collect::<Vec<_>>())?;
+        let sorted = self.sorted_rows(&(0..self.rows() as u32).collect::<Vec<_>>()).all()?;
         Ok(self.sorted.get_or_init(|| sorted))
     }
 
@@ -122,7 +122,7 @@ impl MemBatch {
         if let Some(last) = self.last.get() {
             return Ok(last);
         }
-        let last = self.sorted_rows(&last_rows(self))?;
+        let last = self.sorted_rows(&last_rows(self)).all()?;
         Ok(self.last.get_or_init(|| last))
     }
 
@@ -133,8 +133,8 @@ impl MemBatch {
     }
 
     /// These rows in the form of [`MemBatch::sorted`]; `rows` are ascending.
-    pub(crate) fn sorted_rows(&self, rows: &[u32]) -> Result<RecordBatch, StorageError> {
-        sort_rows(self, rows)
+    pub(crate) fn sorted_rows(&self, rows: &[u32]) -> RowsInOrder<'_> {
+        RowsInOrder::of(self, rows)
     }
 
     /// Columns these rows are in.

@@ -17,28 +17,60 @@ use highwater_core::{Schema, TagSet};
 use super::batch::MemBatch;
 use crate::error::StorageError;
 
-/// These rows of the batch, sorted and without duplicates; see [`MemBatch::sorted`].
-pub(super) fn sort_rows(batch: &MemBatch, rows: &[u32]) -> Result<RecordBatch, StorageError> {
-    let schema = batch.schema();
-    let series = RankedSeries::of(batch, rows);
-    let identities = Identities::of(batch, series.sort(batch, rows));
-    let firsts = || identities.firsts().map(|row| row as usize);
-    let ranks: Vec<u32> = firsts().map(|row| series.rank(batch, row)).collect();
-    let times: Vec<i64> = firsts().map(|row| batch.row_times()[row]).collect();
+/// Rows of a batch, sorted and without duplicates; see [`MemBatch::sorted`]. Columns are made part
+/// by part, so that what is only passed on need not be in memory twice.
+pub(crate) struct RowsInOrder<'a> {
+    batch: &'a MemBatch,
+    series: RankedSeries,
+    identities: Identities,
+}
 
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(TimestampNanosecondArray::from(times))];
-    for tag in schema.tags() {
-        columns.push(series.tag_column(tag, &ranks)?);
+impl<'a> RowsInOrder<'a> {
+    /// These rows of the batch, ascending.
+    pub(super) fn of(batch: &'a MemBatch, rows: &[u32]) -> Self {
+        let series = RankedSeries::of(batch, rows);
+        let identities = Identities::of(batch, series.sort(batch, rows));
+        RowsInOrder { batch, series, identities }
     }
-    let only_row = identities.are_unique().then(|| identities.newest_rows());
-    for (position, (_, field_type)) in schema.fields().iter().enumerate() {
-        columns.push(match (batch.field(position), &only_row) {
-            (None, _) => new_null_array(&field_type.arrow(), ranks.len()),
-            (Some(values), Some(rows)) => take(values, rows, None)?,
-            (Some(values), None) => take(values, &identities.newest_values(values), None)?,
-        });
+
+    /// All of them.
+    pub(super) fn all(&self) -> Result<RecordBatch, StorageError> {
+        self.part(&self.identities.bounds)
     }
-    Ok(RecordBatch::try_new(schema.arrow(), columns)?)
+
+    /// All of them in batches of up to `most` rows, in order.
+    pub(crate) fn parts(
+        &self,
+        most: usize,
+    ) -> impl Iterator<Item = Result<RecordBatch, StorageError>> + '_ {
+        let bounds = &self.identities.bounds;
+        let starts = (0..bounds.len() - 1).step_by(most);
+        starts.map(move |start| self.part(&bounds[start..=(start + most).min(bounds.len() - 1)]))
+    }
+
+    /// The identities between the first and the last of `bounds`, which are a part of all bounds.
+    fn part(&self, bounds: &[usize]) -> Result<RecordBatch, StorageError> {
+        let (batch, identities) = (self.batch, &self.identities);
+        let schema = batch.schema();
+        let firsts = || identities.firsts(bounds).map(|row| row as usize);
+        let ranks: Vec<u32> = firsts().map(|row| self.series.rank(batch, row)).collect();
+        let times: Vec<i64> = firsts().map(|row| batch.row_times()[row]).collect();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(TimestampNanosecondArray::from(times))];
+        for tag in schema.tags() {
+            columns.push(self.series.tag_column(tag, &ranks)?);
+        }
+        let only_row = identities.are_unique().then(|| identities.newest_rows(bounds));
+        for (position, (_, field_type)) in schema.fields().iter().enumerate() {
+            columns.push(match (batch.field(position), &only_row) {
+                (None, _) => new_null_array(&field_type.arrow(), ranks.len()),
+                (Some(values), Some(rows)) => take(values, rows, None)?,
+                (Some(values), None) => {
+                    take(values, &identities.newest_values(bounds, values), None)?
+                }
+            });
+        }
+        Ok(RecordBatch::try_new(schema.arrow(), columns)?)
+    }
 }
 
 /// `time` and the tags of `schema` of all rows, in order of arrival.
@@ -115,10 +147,12 @@ impl RankedSeries {
         sorted
     }
 
+    /// The values of a tag, with a dictionary of those in the range of `ranks`.
     fn tag_column(&self, tag: &str, ranks: &[u32]) -> Result<ArrayRef, StorageError> {
+        let lowest = ranks.iter().min().map_or(0, |&rank| rank as usize);
+        let after = ranks.iter().max().map_or(0, |&rank| rank as usize + 1);
         let (mut key_of, mut values) = (HashMap::new(), Vec::new());
-        let key_of_rank: Vec<Option<i32>> = self
-            .tag_sets
+        let key_of_rank: Vec<Option<i32>> = self.tag_sets[lowest..after]
             .iter()
             .map(|tag_set| {
                 let value = tag_set.get(tag)?;
@@ -128,7 +162,8 @@ impl RankedSeries {
                 }))
             })
             .collect();
-        let keys: Int32Array = ranks.iter().map(|&rank| key_of_rank[rank as usize]).collect();
+        let keys: Int32Array =
+            ranks.iter().map(|&rank| key_of_rank[rank as usize - lowest]).collect();
         let values = Arc::new(StringArray::from(values));
         Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, values)?))
     }
@@ -158,22 +193,23 @@ impl Identities {
         self.bounds.len() == self.sorted.len() + 1
     }
 
-    fn firsts(&self) -> impl Iterator<Item = u32> {
-        self.bounds[..self.bounds.len() - 1].iter().map(|&at| self.sorted[at])
+    /// Per identity its oldest row.
+    fn firsts(&self, bounds: &[usize]) -> impl Iterator<Item = u32> {
+        bounds[..bounds.len() - 1].iter().map(|&at| self.sorted[at])
     }
 
     /// Per identity its newest row.
-    fn newest_rows(&self) -> UInt32Array {
-        self.bounds[1..].iter().map(|&end| self.sorted[end - 1]).collect::<Vec<_>>().into()
+    fn newest_rows(&self, bounds: &[usize]) -> UInt32Array {
+        bounds[1..].iter().map(|&end| self.sorted[end - 1]).collect::<Vec<_>>().into()
     }
 
     /// Per identity the newest row that has a value, or just the newest if none has.
-    fn newest_values(&self, values: &dyn Array) -> UInt32Array {
+    fn newest_values(&self, bounds: &[usize], values: &dyn Array) -> UInt32Array {
         let pick = |bounds: &[usize]| {
             let rows = &self.sorted[bounds[0]..bounds[1]];
             let with_value = rows.iter().rev().find(|row| values.is_valid(**row as usize));
             *with_value.unwrap_or(&rows[rows.len() - 1])
         };
-        self.bounds.windows(2).map(pick).collect::<Vec<_>>().into()
+        bounds.windows(2).map(pick).collect::<Vec<_>>().into()
     }
 }

@@ -75,7 +75,10 @@ fn rows_are_sorted_and_the_newest_value_of_each_field_wins() {
         ["- z 1 7 -", "a - 9 3 -", "a x 7 2 0.5", "b - 4 4 -", "b - 5 6 1.5"].map(str::to_owned);
     assert_eq!(show(batch.sorted().unwrap()), expected);
     assert_eq!(batch.times(), TimeRange::new(time(1), time(10)));
-    assert_eq!(show(&batch.sorted_rows(&[0, 2, 3]).unwrap()), ["a - 9 3 -", "b - 5 1 1.5"]);
+    let sorted = batch.sorted_rows(&[0, 2, 3]);
+    assert_eq!(show(&sorted.all().unwrap()), ["a - 9 3 -", "b - 5 1 1.5"]);
+    let parts = sorted.parts(1).map(|part| show(&part.unwrap())).collect::<Vec<_>>();
+    assert_eq!(parts, [["a - 9 3 -"], ["b - 5 1 1.5"]]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;
 pub(crate) use store::{SegmentHandle, SegmentShape, SegmentStore};
 pub(crate) use verify::verify;
-pub(crate) use writer::EncodedSegment;
+pub(crate) use writer::{EncodedSegment, ROW_GROUP_ROWS};
 
 /// What the manifest knows of a segment: enough to prune without opening it.
 ///
