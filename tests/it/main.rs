@@ -24,6 +24,7 @@ mod real_data;
 mod soak;
 mod start;
 mod tidy;
+mod work_in_proportion;
 mod write;
 
 use highwater_tests::{Launch, TestServer};

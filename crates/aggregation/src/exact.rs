@@ -22,7 +22,10 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Column, FieldType, MeasurementId, Schema, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{
+    Column, FieldType, MeasurementId, ScanFilter, Schema, SeriesRanges, TimeRange, TimeRanges,
+    Timestamp,
+};
 use highwater_query::QuerySession;
 use highwater_storage::Measurement;
 
@@ -42,6 +45,32 @@ use crate::watermark;
 
 /// Start of the piece, while `time` still means the time of a point.
 const PIECE: &str = "start of piece";
+
+/// Which rows of partials are wanted: whole pieces of the aggregate that asks first, of all groups
+/// or of some.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    times: TimeRanges,
+    series: Option<Arc<SeriesRanges>>,
+}
+
+impl Wanted {
+    /// All groups.
+    pub(crate) fn at(times: TimeRanges) -> Self {
+        Wanted { times, series: None }
+    }
+
+    /// Just these groups in these pieces.
+    pub(crate) fn of(series: Arc<SeriesRanges>) -> Self {
+        Wanted { times: series.times(), series: Some(series) }
+    }
+
+    /// The same, no more than these times of it.
+    fn within(&self, times: TimeRanges) -> Self {
+        Wanted { times, series: self.series.clone() }
+    }
+}
+
 /// Reads aggregates at the version that a session has pinned.
 #[derive(Clone)]
 pub(crate) struct Reader {
@@ -187,64 +216,64 @@ impl Reader {
         plan::plan(&standing, occasion)
     }
 
-    /// The partials of `outputs` within `times`, exact at the pinned version.
+    /// The wanted partials of `outputs`, exact at the pinned version.
     pub(crate) fn partials(
         &self,
         aggregate: &Aggregate,
         resolved: &Resolved,
         outputs: &[usize],
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlan, AggregationError> {
-        let times = aggregate.definition.pieces.round_out_all(times);
+        let times = aggregate.definition.pieces.round_out_all(&wanted.times);
         let stale = self.stale(aggregate, &times);
         let fresh = aggregate.progress.applied.covered().intersect(&times).subtract(&stale);
         if stale.is_empty() {
-            return self.stored(aggregate, resolved, outputs, &fresh);
+            return self.stored(aggregate, resolved, outputs, &wanted.within(fresh));
         }
-        let computed = self.computed(aggregate, resolved, outputs, &stale)?;
+        let computed = self.computed(aggregate, resolved, outputs, &wanted.within(stale))?;
         if fresh.is_empty() {
             return Ok(computed);
         }
-        let stored = self.stored(aggregate, resolved, outputs, &fresh)?;
+        let stored = self.stored(aggregate, resolved, outputs, &wanted.within(fresh))?;
         Ok(LogicalPlanBuilder::new(stored).union(computed)?.build()?)
     }
 
-    /// The stored partials within `times`, fresh or not.
+    /// The wanted partials that are stored, fresh or not.
     pub(crate) fn stored(
         &self,
         aggregate: &Aggregate,
         resolved: &Resolved,
         outputs: &[usize],
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlan, AggregationError> {
         let schema = rows_schema(aggregate, resolved);
         let Some(stored) = self.session.version().measurement(&aggregate.stored()) else {
             let outputs = outputs.iter().map(|&at| resolved.outputs[at].name.as_ref());
             return empty(&schema, &outputs.collect());
         };
-        let source = self.scan(stored.id(), times)?;
-        let wanted: BTreeSet<&str> =
+        let source = self.scan(stored.id(), wanted)?;
+        let names: BTreeSet<&str> =
             outputs.iter().map(|&at| resolved.outputs[at].name.as_ref()).collect();
         let columns = schema
             .columns()
-            .filter(|column| !is_partial(column) || wanted.contains(&*column.name))
+            .filter(|column| !is_partial(column) || names.contains(&*column.name))
             .map(|column| column_or_null(stored.schema(), &column));
         let time = ident(TIME_COLUMN).alias(TIME_COLUMN);
         Ok(source.project(std::iter::once(time).chain(columns).collect::<Vec<_>>())?.build()?)
     }
 
-    /// The partials of `times` (whole pieces), computed from the source.
+    /// The wanted partials (whole pieces), computed from the source.
     pub(crate) fn computed(
         &self,
         aggregate: &Aggregate,
         resolved: &Resolved,
         outputs: &[usize],
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlan, AggregationError> {
         let (source, partials): (LogicalPlanBuilder, Vec<Expr>) =
             match self.catalog.parent(aggregate) {
                 Some(parent) => {
-                    let source = self.parts_of_parent(parent, resolved, outputs, times)?;
+                    let source = self.parts_of_parent(parent, resolved, outputs, wanted)?;
                     let merged = outputs.iter().map(|&at| merged(&resolved.outputs[at]));
                     (source, merged.collect())
                 }
@@ -253,7 +282,7 @@ impl Reader {
                         return empty(&rows_schema(aggregate, resolved), &names(resolved, outputs));
                     }
                     Some(root) => {
-                        let source = self.points(root, resolved, outputs, times)?;
+                        let source = self.points(root, resolved, outputs, wanted)?;
                         let fresh = outputs.iter().map(|&at| aggregated(&resolved.outputs[at]));
                         (source, fresh.collect())
                     }
@@ -273,9 +302,9 @@ impl Reader {
         root: &Measurement,
         resolved: &Resolved,
         outputs: &[usize],
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlanBuilder, AggregationError> {
-        let source = self.scan(root.id(), times)?;
+        let source = self.scan(root.id(), wanted)?;
         let schema = root.schema();
         let groups = resolved.groups.iter().map(group_column);
         let fields = outputs.iter().filter_map(|&at| field_column(&resolved.outputs[at]));
@@ -300,14 +329,14 @@ impl Reader {
         parent: &Aggregate,
         resolved: &Resolved,
         outputs: &[usize],
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlanBuilder, AggregationError> {
         let parents = self.resolve(parent)?;
-        let wanted: BTreeSet<&str> =
+        let merged: BTreeSet<&str> =
             outputs.iter().filter_map(|&at| resolved.outputs[at].merges.as_deref()).collect();
-        let is_wanted = |at: &usize| wanted.contains(&*parents.outputs[*at].name);
-        let needed: Vec<usize> = (0..parents.outputs.len()).filter(is_wanted).collect();
-        let plan = LogicalPlanBuilder::new(self.partials(parent, &parents, &needed, times)?);
+        let is_merged = |at: &usize| merged.contains(&*parents.outputs[*at].name);
+        let needed: Vec<usize> = (0..parents.outputs.len()).filter(is_merged).collect();
+        let plan = LogicalPlanBuilder::new(self.partials(parent, &parents, &needed, wanted)?);
         let has = |name: &str| plan.schema().has_column_with_unqualified_name(name);
         let groups = resolved.groups.iter().map(group_column);
         let merges = outputs.iter().filter_map(|&at| {
@@ -363,10 +392,10 @@ impl Reader {
         let times: TimeRanges = times.iter().map(whole).collect();
         let times = times.intersect(&self.kept(aggregate));
         let rows = match stored_only {
-            false => self.partials(aggregate, &resolved, outputs, &times)?,
+            false => self.partials(aggregate, &resolved, outputs, &Wanted::at(times))?,
             true => {
                 let shown = self.whole_buckets(aggregate).intersect(&times);
-                self.stored(aggregate, &resolved, outputs, &shown)?
+                self.stored(aggregate, &resolved, outputs, &Wanted::at(shown))?
             }
         };
         let merged = merged_per_bucket(aggregate, rows, &resolved, outputs)?;
@@ -382,13 +411,15 @@ impl Reader {
         Ok(merged.project(columns)?.build()?)
     }
 
-    /// The rows of a measurement within `times`, expired or not.
+    /// The wanted rows of a measurement, expired or not.
     fn scan(
         &self,
         id: &MeasurementId,
-        times: &TimeRanges,
+        wanted: &Wanted,
     ) -> Result<LogicalPlanBuilder, AggregationError> {
-        let table = self.session.measurement_table(id, times.clone())?;
+        let limits =
+            ScanFilter { series: wanted.series.clone(), ..ScanFilter::at(wanted.times.clone()) };
+        let table = self.session.measurement_table(id, limits)?;
         let name = TableReference::bare(Arc::clone(&id.measurement));
         Ok(LogicalPlanBuilder::scan(name, provider_as_source(table), None)?)
     }

@@ -5,7 +5,8 @@
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
-//! progress in the manifest), `exact` (exact reads as plans), `table` (aggregates in SQL), `refresh`,
+//! progress in the manifest), `exact` (exact reads as plans), `touched` (which
+//! groups changed), `table` (aggregates in SQL), `refresh`,
 //! `scheduler`, `expiry`, `registry`, `dropping`, and [`runtime`], the handle over all of it.
 
 pub mod applied;
@@ -33,6 +34,7 @@ mod starts;
 mod status;
 mod system;
 mod table;
+mod touched;
 pub mod watermark;
 
 pub use applied::Applied;

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, iden
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Column, ColumnRole, FieldType, MeasurementId, Schema, TimeRanges};
-use highwater_storage::{Replacement, StorageError};
+use highwater_storage::{MeasurementKind, Replacement, StorageError};
 
 use crate::catalog::Aggregate;
 use crate::definition::{GroupColumn, Output, Resolved};
@@ -92,26 +92,39 @@ pub(crate) fn empty(
     Ok(LogicalPlanBuilder::empty(false).project(columns)?.build()?)
 }
 
-/// The replacement of `times` by rows of partials. Group columns that the source does not have yet
-/// are NULL in all of them and not stored, because their type is not known.
+/// The replacement of stored partials by `rows`: of all in `times`, and of those with the tags and
+/// time of a new row in `overwrites`. Group columns that the source does not have yet are NULL in
+/// all of them and not stored, because their type is not known.
 ///
 /// # Errors
 /// If a column is missing.
 pub(crate) fn replacement(
-    id: MeasurementId,
+    stored: (MeasurementId, MeasurementKind),
     resolved: &Resolved,
     schema: &Schema,
-    times: &TimeRanges,
+    (times, overwrites): (&TimeRanges, &TimeRanges),
     rows: &[RecordBatch],
 ) -> Result<Replacement, AggregationError> {
+    let (id, kind) = stored;
     let is_unknown =
         |name: &str| resolved.groups.iter().any(|group| *group.name == *name && !group.is_known);
-    let stored = Schema::of(schema.columns().filter(|column| !is_unknown(&column.name)));
+    let known = Schema::of(schema.columns().filter(|column| !is_unknown(&column.name)));
     let arrow = schema.arrow();
     let fields = arrow.fields().iter().enumerate();
     let kept: Vec<usize> =
         fields.filter(|(_, field)| !is_unknown(field.name())).map(|(at, _)| at).collect();
     let batches = rows.iter().map(|batch| batch.project(&kept)).collect::<Result<_, _>>();
     let batches = batches.map_err(StorageError::from)?;
-    Ok(Replacement { id, schema: Arc::new(stored), times: times.clone(), batches })
+    let (times, overwrites) = (times.clone(), overwrites.clone());
+    Ok(Replacement { id, kind, schema: Arc::new(known), times, overwrites, batches })
+}
+
+/// What the measurement of an aggregate's partials holds, before there is one: tags and piece tell
+/// rows apart only if no group column is a field, or may turn out to be one.
+pub(crate) fn stored_kind(aggregate: &Aggregate, resolved: &Resolved) -> MeasurementKind {
+    let is_tag = |group: &GroupColumn| group.is_known && group.role == ColumnRole::Tag;
+    match aggregate.definition.time_column.is_none() && resolved.groups.iter().all(is_tag) {
+        true => MeasurementKind::Rollup,
+        false => MeasurementKind::Materialization,
+    }
 }

@@ -3,7 +3,7 @@
 //! A refresh never adds to what is stored. Repeating it changes nothing, and a crash leaves the
 //! old pieces or the new ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
@@ -20,9 +20,11 @@ use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
 use crate::catalog::{Aggregate, Progress, definition_key, progress_key};
+use crate::definition::Resolved;
 use crate::error::AggregationError;
-use crate::exact::Reader;
-use crate::materialization::{replacement, rows_schema};
+use crate::exact::{Reader, Wanted};
+use crate::materialization::{replacement, rows_schema, stored_kind};
+use crate::touched::touched;
 
 /// A change map of more runs than this is coarsened with the next refresh.
 const LONG_CHANGE_MAP: usize = 4_096;
@@ -60,6 +62,31 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
+/// Rows that were computed, and those stored before for the same groups and pieces.
+#[derive(Default)]
+struct Rows {
+    new: Vec<RecordBatch>,
+    old: Vec<RecordBatch>,
+    points_scanned: u64,
+}
+
+impl std::ops::AddAssign for Rows {
+    fn add_assign(&mut self, more: Rows) {
+        self.new.extend(more.new);
+        self.old.extend(more.old);
+        self.points_scanned += more.points_scanned;
+    }
+}
+
+/// One aggregate as a refresh computes it.
+struct Computing<'a> {
+    reader: &'a Reader,
+    aggregate: &'a Aggregate,
+    resolved: Resolved,
+    outputs: Vec<usize>,
+    schema: Schema,
+}
+
 /// Computes `times` (whole pieces) of an aggregate at the reader's version.
 #[instrument(skip_all, fields(aggregate = %aggregate.name(), times = %times))]
 pub(crate) async fn compute(
@@ -71,24 +98,20 @@ pub(crate) async fn compute(
     let resolved = reader.resolve(aggregate)?;
     let outputs: Vec<usize> = (0..resolved.outputs.len()).collect();
     let schema = rows_schema(aggregate, &resolved);
-    let (batches, points_scanned) = match times.is_empty() {
-        true => (Vec::new(), 0),
-        false => {
-            run(reader, reader.computed(aggregate, &resolved, &outputs, times)?, &schema).await?
-        }
-    };
+    let computing = Computing { reader, aggregate, resolved, outputs, schema };
     let restated = aggregate.progress.applied.covered().intersect(times);
-    let old = match restated.is_empty() {
-        true => Vec::new(),
-        false => {
-            run(reader, reader.stored(aggregate, &resolved, &outputs, &restated)?, &schema).await?.0
-        }
-    };
-    let revisions = changed_pieces(&old, &batches, &restated)?;
+    let (mut whole, mut overwrites) = (times.clone(), TimeRanges::none());
+    let mut rows = Rows::default();
+    if let Some(few) = computing.few(&restated).await? {
+        (whole, overwrites) = (times.subtract(&restated), restated.clone());
+        rows = few;
+    }
+    rows += computing.all(&whole, &restated).await?;
+    let revisions = changed_pieces(&rows.old, &rows.new, &restated)?;
     let mut cost = Cost {
-        buckets: touched_buckets(aggregate, &batches).len() as u64,
-        rows: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
-        points_scanned,
+        buckets: touched_buckets(aggregate, &rows.new).len() as u64,
+        rows: rows.new.iter().map(|batch| batch.num_rows() as u64).sum(),
+        points_scanned: rows.points_scanned,
         revisions: buckets_of(aggregate, revisions.iter().copied()).len() as u64,
         duration_ms: 0.0,
     };
@@ -103,9 +126,67 @@ pub(crate) async fn compute(
     cost.duration_ms = watch.elapsed_ms();
     let replacement = match times.is_empty() {
         true => None,
-        false => Some(replacement(aggregate.stored(), &resolved, &schema, times, &batches)?),
+        false => Some(computing.replacement((&whole, &overwrites), &rows.new)?),
     };
     Ok(Computed { replacement, progress, cost })
+}
+
+impl Computing<'_> {
+    /// All groups of `times`, of which `restated` were stored before.
+    async fn all(
+        &self,
+        times: &TimeRanges,
+        restated: &TimeRanges,
+    ) -> Result<Rows, AggregationError> {
+        if times.is_empty() {
+            return Ok(Rows::default());
+        }
+        let restated = restated.intersect(times);
+        let (new, points_scanned) = self.computed(&Wanted::at(times.clone())).await?;
+        let old = match restated.is_empty() {
+            true => Vec::new(),
+            false => self.stored(&Wanted::at(restated)).await?,
+        };
+        Ok(Rows { new, old, points_scanned })
+    }
+
+    /// The groups of `restated` that may have changed, if these are known and few, and none of
+    /// them has vanished.
+    async fn few(&self, restated: &TimeRanges) -> Result<Option<Rows>, AggregationError> {
+        let found = touched(self.reader, self.aggregate, &self.resolved, restated).await?;
+        let Some(series) = found else { return Ok(None) };
+        if series.is_empty() {
+            return Ok(Some(Rows::default()));
+        }
+        let wanted = Wanted::of(Arc::new(series));
+        let (new, points_scanned) = self.computed(&wanted).await?;
+        let old = self.stored(&wanted).await?;
+        let keys = 1 + self.resolved.groups.len();
+        let rows = Rows { new, old, points_scanned };
+        Ok(if has_all_keys(&rows.new, &rows.old, keys)? { Some(rows) } else { None })
+    }
+
+    async fn computed(&self, wanted: &Wanted) -> Result<(Vec<RecordBatch>, u64), AggregationError> {
+        let Computing { reader, aggregate, resolved, outputs, schema } = self;
+        run(reader, reader.computed(aggregate, resolved, outputs, wanted)?, schema).await
+    }
+
+    async fn stored(&self, wanted: &Wanted) -> Result<Vec<RecordBatch>, AggregationError> {
+        let Computing { reader, aggregate, resolved, outputs, schema } = self;
+        Ok(run(reader, reader.stored(aggregate, resolved, outputs, wanted)?, schema).await?.0)
+    }
+
+    fn replacement(
+        &self,
+        times: (&TimeRanges, &TimeRanges),
+        rows: &[RecordBatch],
+    ) -> Result<Replacement, AggregationError> {
+        let id = self.aggregate.stored();
+        let existing = self.reader.session().version().measurement(&id);
+        let kind = existing
+            .map_or_else(|| stored_kind(self.aggregate, &self.resolved), |stored| stored.kind());
+        replacement((id, kind), &self.resolved, &self.schema, times, rows)
+    }
 }
 
 /// Runs a plan whose columns are those of `schema`, in its order. Returns its rows and how many
@@ -160,6 +241,29 @@ fn changed_pieces(
         restated.contains(Timestamp::from_nanos(*start)) && old.get(start) != new.get(start)
     };
     Ok(starts.into_iter().filter(differs).collect())
+}
+
+/// Whether every combination of the first `keys` columns of `old` is in `new` too.
+fn has_all_keys(
+    new: &[RecordBatch],
+    old: &[RecordBatch],
+    keys: usize,
+) -> Result<bool, AggregationError> {
+    let Some(first) = old.first().or(new.first()) else { return Ok(true) };
+    let schema = first.schema();
+    let fields = schema.fields()[..keys].iter().map(|f| SortField::new(f.data_type().clone()));
+    let converter = RowConverter::new(fields.collect()).map_err(StorageError::from)?;
+    let rows = |batch: &RecordBatch| {
+        converter.convert_columns(&batch.columns()[..keys]).map_err(StorageError::from)
+    };
+    let new = new.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
+    let known: HashSet<_> = new.iter().flat_map(|rows| rows.iter()).collect();
+    for batch in old {
+        if rows(batch)?.iter().any(|row| !known.contains(&row)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Per piece: how many rows it has, and the sum of their hashes, which does not depend on their

@@ -259,10 +259,7 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
     let damaged = session.engine().storage().damaged_segments();
     let mut rows = Vec::new();
     for measurement in session.version().measurements(session.database()) {
-        let kind = match measurement.kind() {
-            highwater_storage::MeasurementKind::Points => "points",
-            highwater_storage::MeasurementKind::Materialization => "materialization",
-        };
+        let kind = measurement.kind().name();
         rows.extend(measurement.segments().map(|segment| Row {
             measurement: &measurement.id().measurement,
             kind,

@@ -14,6 +14,7 @@ pub mod point;
 pub mod point_set;
 pub mod predicate;
 pub mod schema;
+pub mod series_ranges;
 pub mod time;
 pub mod value;
 
@@ -25,5 +26,6 @@ pub use point::{PointBatch, TagSet};
 pub use point_set::PointSet;
 pub use predicate::{Comparison, Condition, ScanFilter};
 pub use schema::{Column, ColumnRole, Schema};
+pub use series_ranges::SeriesRanges;
 pub use time::{TimeRange, TimeRanges, Timestamp};
 pub use value::{FieldType, FieldValue};

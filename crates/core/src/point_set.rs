@@ -60,12 +60,8 @@ impl PointSet {
     /// Times of the points of one series in nanoseconds, ascending; `value_of` gives its value of
     /// the tag at a position of [`PointSet::tags`].
     pub fn times_of<'a>(&self, value_of: impl Fn(usize) -> Option<&'a str>) -> &[i64] {
-        let found = self.series.binary_search_by(|series| {
-            let values = series.values.iter().enumerate();
-            values.fold(Ordering::Equal, |order, (tag, value)| {
-                order.then_with(|| value.as_deref().cmp(&value_of(tag)))
-            })
-        });
+        let found =
+            self.series.binary_search_by(|series| compare_values(&series.values, &value_of));
         found.map_or(&[], |at| &self.series[at].times)
     }
 
@@ -89,6 +85,17 @@ impl PointSet {
         runs.map(|run| TimeRange::new(start(run[0]), start(run[run.len() - 1].saturating_add(1))))
             .collect()
     }
+}
+
+/// Compares the values of some tags with those that `value_of` gives for their positions.
+pub(crate) fn compare_values<'a>(
+    values: &[Option<String>],
+    value_of: &impl Fn(usize) -> Option<&'a str>,
+) -> Ordering {
+    let values = values.iter().enumerate();
+    values.fold(Ordering::Equal, |order, (tag, value)| {
+        order.then_with(|| value.as_deref().cmp(&value_of(tag)))
+    })
 }
 
 #[cfg(test)]

@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::point_set::PointSet;
 use crate::schema::TIME_COLUMN;
+use crate::series_ranges::SeriesRanges;
 use crate::time::{TimeRange, TimeRanges, Timestamp};
 use crate::value::FieldValue;
 
-/// What a scan may leave out. Time is filtered exactly; tags only prune, so whoever asks filters
-/// rows by tag again.
+/// What a scan may leave out. Time and series are filtered exactly; tags only prune, so whoever asks
+/// filters rows by tag again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanFilter {
     /// Only points with a time in here are returned.
     pub times: TimeRanges,
     /// Only points whose tag has one of these values are needed: `(tag, values)`, all must hold.
     pub tags: Vec<(Arc<str>, BTreeSet<String>)>,
+    /// Only points of these series at these times are returned; `None` for all.
+    pub series: Option<Arc<SeriesRanges>>,
 }
 
 impl Default for ScanFilter {
@@ -29,12 +32,12 @@ impl Default for ScanFilter {
 impl ScanFilter {
     /// Every point.
     pub fn all() -> Self {
-        ScanFilter { times: TimeRanges::all(), tags: Vec::new() }
+        ScanFilter::at(TimeRanges::all())
     }
 
     /// Every point with a time in `times`.
     pub fn at(times: TimeRanges) -> Self {
-        ScanFilter { times, tags: Vec::new() }
+        ScanFilter { times, tags: Vec::new(), series: None }
     }
 }
 

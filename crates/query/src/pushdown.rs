@@ -80,7 +80,7 @@ impl Pruning {
 
     /// As a scan takes it.
     pub fn into_scan_filter(self) -> ScanFilter {
-        ScanFilter { times: self.times, tags: self.tags.into_iter().collect() }
+        ScanFilter { tags: self.tags.into_iter().collect(), ..ScanFilter::at(self.times) }
     }
 }
 

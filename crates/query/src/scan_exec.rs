@@ -93,6 +93,9 @@ impl DisplayAs for MeasurementScanExec {
         if self.request.only_last {
             write!(f, ", last points only")?;
         }
+        if let Some(series) = &self.request.filter.series {
+            write!(f, ", of {} series", series.len())?;
+        }
         for (tag, values) in &self.request.filter.tags {
             write!(f, ", {tag}={values:?}")?;
         }

@@ -16,7 +16,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as PlannedStatement;
 use futures::{TryStreamExt, stream};
-use highwater_core::{MeasurementId, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{MeasurementId, ScanFilter, TimeRange, Timestamp};
 use highwater_storage::Version;
 
 use crate::catalog::Catalogs;
@@ -153,7 +153,7 @@ impl QuerySession {
         state
     }
 
-    /// A measurement as a table, limited to `times`. Expired points are left out unless the
+    /// A measurement as a table, within `limits`. Expired points are left out unless the
     /// session shows them.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl QuerySession {
     pub fn measurement_table(
         &self,
         id: &MeasurementId,
-        times: TimeRanges,
+        mut limits: ScanFilter,
     ) -> Result<Arc<dyn TableProvider>, QueryError> {
         let Some(measurement) = self.version().measurement(id) else {
             return Err(QueryError::NoSuchTable {
@@ -169,11 +169,10 @@ impl QuerySession {
                 close: Vec::new(),
             });
         };
-        let visible = match self.horizon(id) {
-            Some(horizon) => times.intersect(&TimeRange::since(horizon).into()),
-            None => times,
-        };
-        Ok(Arc::new(MeasurementTable::new(self.clone(), Arc::clone(measurement), visible)))
+        if let Some(horizon) = self.horizon(id) {
+            limits.times = limits.times.intersect(&TimeRange::since(horizon).into());
+        }
+        Ok(Arc::new(MeasurementTable::new(self.clone(), Arc::clone(measurement), limits)))
     }
 
     /// Points before this instant are not seen.

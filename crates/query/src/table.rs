@@ -8,7 +8,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use highwater_core::{Column, MeasurementId, Schema, TimeRanges};
+use highwater_core::{Column, MeasurementId, ScanFilter, Schema, SequenceNumber, TimeRanges};
 use highwater_storage::{Measurement, ScanRequest};
 
 use crate::error::QueryError;
@@ -16,7 +16,7 @@ use crate::pushdown::{prune, prune_all};
 use crate::scan_exec::MeasurementScanExec;
 use crate::session::QuerySession;
 
-/// One measurement of the session's version, limited to a set of instants.
+/// One measurement of the session's version, limited to some times and series.
 ///
 /// Columns: `time` (Timestamp(ns), not null), one `Dictionary(Int32, Utf8)` per tag, by name, one
 /// column per field. No duplicate (series, `time`) if it holds points. In no particular order.
@@ -24,7 +24,7 @@ use crate::session::QuerySession;
 pub struct MeasurementTable {
     session: QuerySession,
     measurement: Arc<Measurement>,
-    times: TimeRanges,
+    limits: ScanFilter,
     schema: SchemaRef,
     /// Rows that are none of the last points of their series may be left out.
     only_last: bool,
@@ -34,13 +34,13 @@ impl MeasurementTable {
     pub(crate) fn new(
         session: QuerySession,
         measurement: Arc<Measurement>,
-        times: TimeRanges,
+        limits: ScanFilter,
     ) -> Self {
         let (mut tags, fields): (Vec<_>, Vec<_>) =
             measurement.schema().columns().partition(Column::is_tag);
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         let schema = Schema::of(tags.into_iter().chain(fields)).arrow();
-        MeasurementTable { session, measurement, times, schema, only_last: false }
+        MeasurementTable { session, measurement, limits, schema, only_last: false }
     }
 
     /// The same table, which may leave out rows that are none of the last points of their series;
@@ -49,7 +49,7 @@ impl MeasurementTable {
         let table = || MeasurementTable {
             session: self.session.clone(),
             measurement: Arc::clone(&self.measurement),
-            times: self.times.clone(),
+            limits: self.limits.clone(),
             schema: Arc::clone(&self.schema),
             only_last: true,
         };
@@ -73,7 +73,7 @@ impl MeasurementTable {
 
     /// Only points in here are seen.
     pub fn times(&self) -> &TimeRanges {
-        &self.times
+        &self.limits.times
     }
 }
 
@@ -103,7 +103,9 @@ impl TableProvider for MeasurementTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut filter = prune_all(filters, self.measurement.schema()).into_scan_filter();
-        filter.times = filter.times.intersect(&self.times);
+        filter.times = filter.times.intersect(&self.limits.times);
+        filter.tags.extend(self.limits.tags.iter().cloned());
+        filter.series.clone_from(&self.limits.series);
         let all: Vec<usize>;
         let projection = match projection {
             Some(columns) => columns,
@@ -116,6 +118,7 @@ impl TableProvider for MeasurementTable {
         let request = ScanRequest {
             columns: names.collect(),
             filter,
+            newer_than: SequenceNumber::ZERO,
             only_last: self.only_last,
             partitions: state.config().target_partitions(),
         };

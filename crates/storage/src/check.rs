@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::StorageError;
 use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking};
-use crate::manifest::{Manifest, ManifestState, MeasurementKind, UnsoundFiles};
+use crate::manifest::{Manifest, ManifestState, UnsoundFiles};
 use crate::recovery::FolderLock;
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, verify};
 use crate::wal::{LOGS_FOLDER, Record, WalReader, log_path};
@@ -51,7 +51,7 @@ pub async fn check_folder(
     let store = SegmentStore::new(Arc::clone(&files), 0, shape);
     let mut done = 0;
     for measurement in state.measurements.values() {
-        let is_unique = measurement.kind == MeasurementKind::Points;
+        let is_unique = measurement.kind.is_deduplicated();
         for segment in &measurement.segments {
             let outcome = verify(&store.handle(Arc::clone(segment)), is_unique).await;
             check.problems.extend(outcome.err());

@@ -70,12 +70,18 @@ impl Expectations {
 pub struct Replacement {
     /// Which. It is defined by the commit if it does not exist.
     pub id: MeasurementId,
+    /// What it holds; [`MeasurementKind::Rollup`] or [`MeasurementKind::Materialization`].
+    pub kind: MeasurementKind,
     /// Columns of the new rows; columns that the materialization lacks are added to it.
     pub schema: Arc<Schema>,
     /// Rows stored in here before are gone.
     pub times: TimeRanges,
-    /// The new rows, in batches of [`Schema::arrow`], in any order, with times in `times`. They
-    /// are stored as they are, equal ones side by side.
+    /// Of a rollup: rows stored in here are gone only where there is a new one with the same tags
+    /// and time. Empty for a materialization.
+    pub overwrites: TimeRanges,
+    /// The new rows, in batches of [`Schema::arrow`], in any order, with times in `times` or
+    /// `overwrites`. In a rollup no two have the same tags and time; in a materialization equal
+    /// ones are kept side by side.
     pub batches: Vec<RecordBatch>,
 }
 
@@ -83,8 +89,10 @@ pub struct Replacement {
 #[derive(Debug)]
 pub(crate) struct WrittenReplacement {
     id: MeasurementId,
+    kind: MeasurementKind,
     schema: Arc<Schema>,
     times: TimeRanges,
+    overwrites: TimeRanges,
     segments: Vec<EncodedSegment>,
 }
 
@@ -104,21 +112,25 @@ pub(crate) async fn write_replacement(
     replacement: Replacement,
     store: &Arc<SegmentStore>,
 ) -> Result<WrittenReplacement, StorageError> {
-    let Replacement { id, schema, times, batches } = replacement;
+    let Replacement { id, kind, schema, times, overwrites, batches } = replacement;
     let invalid = |what: String| StorageError::Invalid(format!("rows for {id}: {what}"));
     let arrow = schema.arrow();
+    if kind == MeasurementKind::Materialization && !overwrites.is_empty() {
+        return Err(invalid("a materialization has no rows to overwrite one by one".to_owned()));
+    }
+    let places = times.union(&overwrites);
     for batch in &batches {
         if batch.schema() != arrow {
             return Err(invalid("they do not have the columns that were announced".to_owned()));
         }
-        let outside = |time: &&i64| !times.contains(Timestamp::from_nanos(**time));
+        let outside = |time: &&i64| !places.contains(Timestamp::from_nanos(**time));
         if let Some(time) = times_of(batch)?.iter().find(outside) {
             let time = Timestamp::from_nanos(*time);
             return Err(invalid(format!("one at {time} is outside of the replaced range")));
         }
     }
     let segments = store.write_rows(&id, &schema, batches).await?;
-    Ok(WrittenReplacement { id, schema, times, segments })
+    Ok(WrittenReplacement { id, kind, schema, times, overwrites, segments })
 }
 
 /// The edits that carry the commit out on `version`, as the commit `seq`.
@@ -176,7 +188,9 @@ impl Planned<'_> {
         if existing.is_some_and(|measurement| measurement.kind() != kind) {
             let held = match kind {
                 MeasurementKind::Points => "the results of an aggregate, not points",
-                MeasurementKind::Materialization => "points, not the results of an aggregate",
+                MeasurementKind::Materialization | MeasurementKind::Rollup => {
+                    "something else than these results of an aggregate"
+                }
             };
             return Err(StorageError::Invalid(format!("{id} holds {held}")));
         }
@@ -223,8 +237,8 @@ impl Planned<'_> {
     }
 
     fn plan_replacement(&mut self, replacement: &WrittenReplacement) -> Result<(), StorageError> {
-        let WrittenReplacement { id, schema, times, segments } = replacement;
-        self.plan_definition(id, MeasurementKind::Materialization, schema)?;
+        let WrittenReplacement { id, kind, schema, times, overwrites, segments } = replacement;
+        self.plan_definition(id, *kind, schema)?;
         let overlapped = self.existing(id)?.segments().filter(|old| times.overlaps(old.times));
         let (whole, partly): (Vec<_>, Vec<_>) =
             overlapped.cloned().partition(|old| times.covers(old.times));
@@ -234,7 +248,7 @@ impl Planned<'_> {
         }
         let old = whole.iter().chain(&partly).map(|old| old.times);
         let touched: TimeRanges = old.chain(segments.iter().map(|new| new.times)).collect();
-        let runs = granules(&touched.intersect(times), self.seq());
+        let runs = granules(&touched.intersect(&times.union(overwrites)), self.seq());
         for old in whole {
             self.push(Edit::RemoveSegment { id: id.clone(), path: old.path.clone() });
         }

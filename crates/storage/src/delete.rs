@@ -55,12 +55,8 @@ pub(crate) async fn prepare_delete(
     let mut columns = BTreeSet::from([Arc::from(TIME_COLUMN)]);
     check_condition(&condition, measurement, &mut columns)?;
     let times = condition.times();
-    let request = ScanRequest {
-        columns: columns.into_iter().collect(),
-        filter: ScanFilter::at(times.clone()),
-        only_last: false,
-        partitions: 1,
-    };
+    let filter = ScanFilter::at(times.clone());
+    let request = ScanRequest::new(columns.into_iter().collect(), filter);
     let mut touched = ChangeMap::default();
     let mut rows = measurement.scan(&request)?.stream(0);
     while let Some(batch) = rows.try_next().await? {
@@ -144,7 +140,7 @@ fn deletable<'a>(
 ) -> Result<&'a Arc<Measurement>, StorageError> {
     let found = version.measurement(id);
     let measurement = found.ok_or_else(|| StorageError::NoSuchMeasurement(id.clone()))?;
-    if measurement.kind() == MeasurementKind::Materialization {
+    if measurement.kind() != MeasurementKind::Points {
         let text = format!("{id} holds the results of an aggregate; delete from its source");
         return Err(StorageError::Invalid(text));
     }

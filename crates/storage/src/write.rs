@@ -102,7 +102,7 @@ pub(crate) fn check_shape(batch: &PointBatch) -> Result<(), StorageError> {
 /// [`StorageError::Arrow`] if columns cannot be taken apart, which is a defect.
 pub(crate) fn decide(batch: PointBatch, target: &Target<'_>) -> Result<Decision, StorageError> {
     let batch = with_declared_timestamps(batch, target.columns)?;
-    if target.kind == MeasurementKind::Materialization {
+    if target.kind != MeasurementKind::Points {
         return Ok(refuse_all(batch));
     }
     let columns_fit = columns_fit(&batch, target.columns);

@@ -1,7 +1,7 @@
 //! Queries: columns, filters, time, retention, plans.
 
 use highwater_core::bucket::Span;
-use highwater_core::{MeasurementId, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{MeasurementId, ScanFilter, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Commit, Edit, RetentionRule};
 
 use super::*;
@@ -174,7 +174,8 @@ async fn a_measurement_can_be_read_within_a_set_of_instants() {
     ]
     .into_iter()
     .collect();
-    let table = session.measurement_table(&MeasurementId::new("t", "cpu"), times).unwrap();
+    let table =
+        session.measurement_table(&MeasurementId::new("t", "cpu"), ScanFilter::at(times)).unwrap();
     let source = datafusion::datasource::provider_as_source(table);
     let plan = datafusion::logical_expr::LogicalPlanBuilder::scan("m", source, None)
         .and_then(|plan| plan.project(vec![datafusion::prelude::col("usage")]))

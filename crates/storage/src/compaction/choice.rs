@@ -169,7 +169,7 @@ impl<'a> Window<'a> {
     fn jobs(mut self) -> Vec<CompactionJob> {
         self.rewrite_hidden();
         while self.join_small() {}
-        if self.input.kind == MeasurementKind::Points {
+        if self.input.kind.is_deduplicated() {
             self.part_overlapping();
         }
         self.jobs
@@ -180,7 +180,7 @@ impl<'a> Window<'a> {
         for at in 0..self.segments.len() {
             let Some((reason, newest)) = self.hidden_in(&self.segments[at]) else { continue };
             let mut members = BTreeSet::from([at]);
-            if self.input.kind == MeasurementKind::Points
+            if self.input.kind.is_deduplicated()
                 && let Some(newest) = newest
             {
                 self.add_overlapping(&mut members, newest);
@@ -249,7 +249,7 @@ impl<'a> Window<'a> {
         let is_small = |at: &usize| self.limits.is_small(&self.segments[*at]);
         let is_free = |at: &usize| !self.taken.contains(at);
         let all = 0..self.segments.len();
-        if self.input.kind == MeasurementKind::Materialization {
+        if !self.input.kind.is_deduplicated() {
             let mut small: Vec<usize> = all.filter(is_small).filter(is_free).collect();
             small.sort_by_key(|at| self.segments[*at].times.start);
             return vec![small];
@@ -311,7 +311,7 @@ impl<'a> Window<'a> {
     /// Makes a job of these and what has to come along; `false` if another job has some of it, or
     /// leaves something that would be neither older nor newer than the result of this one.
     fn take(&mut self, mut members: BTreeSet<usize>, reason: CompactionReason) -> bool {
-        if self.input.kind == MeasurementKind::Points {
+        if self.input.kind.is_deduplicated() {
             self.add_between(&mut members);
         }
         if !members.is_disjoint(&self.taken) {
@@ -319,8 +319,8 @@ impl<'a> Window<'a> {
         }
         let max_seq = self.max_seq(&members);
         let result = Hull { max_seq, ..self.hull(&members) };
-        let is_points = self.input.kind == MeasurementKind::Points;
-        if is_points && self.results.iter().any(|other| other.conflicts(&result)) {
+        let is_deduplicated = self.input.kind.is_deduplicated();
+        if is_deduplicated && self.results.iter().any(|other| other.conflicts(&result)) {
             return false;
         }
         self.results.push(result);
@@ -374,7 +374,7 @@ impl<'a> Window<'a> {
     fn max_seq(&self, members: &BTreeSet<usize>) -> SequenceNumber {
         let hull = self.hull(members);
         let settled = self.input.settled;
-        if self.input.kind == MeasurementKind::Materialization {
+        if !self.input.kind.is_deduplicated() {
             return hull.max_seq.max(settled);
         }
         let newer = self

@@ -9,7 +9,6 @@ use tokio::runtime::Handle;
 use super::choice::{CompactionJob, Limits};
 use crate::error::StorageError;
 use crate::file_store::run_blocking;
-use crate::manifest::MeasurementKind;
 use crate::scan::ScanSources;
 use crate::scan::merge::{Duplicates, Merge};
 use crate::scan::plan::Share;
@@ -70,10 +69,7 @@ async fn encode(
 ) -> Result<Option<EncodedSegment>, StorageError> {
     let filter = ScanFilter::at(times.into());
     let live = sources.sources(&filter);
-    let duplicates = match sources.kind {
-        MeasurementKind::Points => Duplicates::Join,
-        MeasurementKind::Materialization => Duplicates::Keep,
-    };
+    let duplicates = Duplicates::of(sources.kind);
     let work = ReadWork {
         columns: sources.schema.arrow(),
         times: TimeRanges::all(),

@@ -108,7 +108,7 @@ impl Engine {
             settled: match measurement.kind() {
                 MeasurementKind::Points => version.flushed,
                 // Its rows and tombstones are durable as soon as they are visible.
-                MeasurementKind::Materialization => version.seq(),
+                MeasurementKind::Materialization | MeasurementKind::Rollup => version.seq(),
             },
         }
     }

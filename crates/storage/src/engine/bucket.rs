@@ -74,7 +74,7 @@ async fn cpu(engine: &Engine) -> Vec<String> {
 /// Reads all of a measurement, as far as that is possible.
 async fn try_read(engine: &Engine) -> Result<Vec<RecordBatch>, StorageError> {
     let (columns, filter) = (vec!["n".into()], ScanFilter::all());
-    let request = ScanRequest { columns, filter, only_last: false, partitions: 1 };
+    let request = ScanRequest::new(columns, filter);
     let scan = engine.version().measurement(&id("cpu")).unwrap().scan(&request)?;
     scan.stream(0).try_collect().await
 }

@@ -88,7 +88,7 @@ pub(crate) async fn read(version: &Version, measurement: &str) -> Vec<String> {
         found.schema().arrow().fields().iter().map(|field| field.name().as_str().into()).collect();
     let filter = ScanFilter::all();
     let scan = found
-        .scan(&ScanRequest { columns: columns.clone(), filter, only_last: false, partitions: 3 })
+        .scan(&ScanRequest { partitions: 3, ..ScanRequest::new(columns.clone(), filter) })
         .unwrap();
     let mut lines = Vec::new();
     for partition in 0..scan.partitions() {

@@ -12,6 +12,8 @@ mod crash;
 mod model;
 #[path = "points.rs"]
 mod points;
+#[path = "rollups.rs"]
+mod rollups;
 
 use std::fs;
 
@@ -314,7 +316,14 @@ fn hourly(times: TimeRange, text: &str) -> Replacement {
     let sums = rows.iter().map(|row| row.1).collect::<Int64Array>();
     let columns: Vec<ArrayRef> = vec![Arc::new(times_of_rows), Arc::new(sums)];
     let batch = RecordBatch::try_new(schema.arrow(), columns).unwrap();
-    Replacement { id: id("hourly"), schema, times: times.into(), batches: vec![batch] }
+    Replacement {
+        id: id("hourly"),
+        kind: MeasurementKind::Materialization,
+        schema,
+        times: times.into(),
+        overwrites: TimeRanges::none(),
+        batches: vec![batch],
+    }
 }
 
 #[tokio::test]

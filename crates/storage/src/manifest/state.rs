@@ -21,6 +21,27 @@ pub enum MeasurementKind {
     Points,
     /// Rows that are only ever replaced by ranges of time; nothing is deduplicated.
     Materialization,
+    /// Rows of an aggregate, at most one per (tag set, time): the newest counts, as a whole.
+    Rollup,
+}
+
+impl MeasurementKind {
+    /// Whether only one row per (tag set, time) counts, so that the age of segments matters.
+    pub(crate) fn is_deduplicated(self) -> bool {
+        match self {
+            MeasurementKind::Points | MeasurementKind::Rollup => true,
+            MeasurementKind::Materialization => false,
+        }
+    }
+
+    /// One word, for `system.segments`.
+    pub fn name(self) -> &'static str {
+        match self {
+            MeasurementKind::Points => "points",
+            MeasurementKind::Materialization => "materialization",
+            MeasurementKind::Rollup => "rollup",
+        }
+    }
 }
 
 /// Rows that are gone though their segments still hold them.

@@ -17,6 +17,7 @@ use super::gather::{Gather, Slot};
 use super::plan::Share;
 use super::source::{ReadWork, Source, SourceReader};
 use crate::error::StorageError;
+use crate::manifest::MeasurementKind;
 use crate::segment::SegmentHandle;
 use crate::segment::reader::BATCH_ROWS;
 use crate::segment::tag_keys::TagColumns;
@@ -29,8 +30,21 @@ const PASS_ON_ROWS: usize = 2 * 1024;
 pub(crate) enum Duplicates {
     /// They become one row: per field the newest value that is set.
     Join,
+    /// The newest is returned.
+    Newest,
     /// They are all returned.
     Keep,
+}
+
+impl Duplicates {
+    /// What becomes of them in a measurement.
+    pub(crate) fn of(kind: MeasurementKind) -> Self {
+        match kind {
+            MeasurementKind::Points => Duplicates::Join,
+            MeasurementKind::Rollup => Duplicates::Newest,
+            MeasurementKind::Materialization => Duplicates::Keep,
+        }
+    }
 }
 
 /// The rows of several sources as one stream, sorted by `(tags, time)`.
@@ -119,7 +133,7 @@ impl Merge {
         let rows = self.cursors[first].rows_before(limit);
         if rows.is_empty() {
             return match self.duplicates {
-                Duplicates::Join => self.join_rows().await,
+                Duplicates::Join | Duplicates::Newest => self.join_rows().await,
                 Duplicates::Keep => self.copy_rows(first, rows.start..rows.start + 1).await,
             };
         }
@@ -145,8 +159,12 @@ impl Merge {
         let same = 1 + self.order[1..].iter().take_while(same).count();
         let newest_first: Vec<usize> = self.order.drain(..same).collect();
         debug_assert_eq!(newest_first.iter().max(), Some(&first), "the newest comes first");
-        let mut candidates = Vec::with_capacity(same);
-        for &cursor in &newest_first {
+        let counting = match self.duplicates {
+            Duplicates::Newest => &newest_first[..1],
+            Duplicates::Join | Duplicates::Keep => &newest_first,
+        };
+        let mut candidates = Vec::with_capacity(counting.len());
+        for &cursor in counting {
             let cursor = &mut self.cursors[cursor];
             candidates.push((cursor.slot(&mut self.gather), cursor.row));
         }

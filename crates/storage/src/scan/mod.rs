@@ -28,6 +28,9 @@ use crate::segment::SegmentHandle;
 use plan::Task;
 use source::Source;
 
+/// Values of so many series at most are looked for in statistics.
+const PRUNED_BY_SERIES: usize = 1024;
+
 /// What to read of a measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanRequest {
@@ -35,11 +38,22 @@ pub struct ScanRequest {
     pub columns: Vec<Arc<str>>,
     /// Which points.
     pub filter: ScanFilter,
+    /// Only rows of commits after this one are needed, and every such row is returned; older ones
+    /// may be, and what deletes after it took away is not told.
+    pub newer_than: SequenceNumber,
     /// Only the last points of every series matter: its newest one and, for every field that is
     /// NULL there, the newest that has the field. Others may be left out.
     pub only_last: bool,
     /// How many streams the caller can run side by side; at least 1.
     pub partitions: usize,
+}
+
+impl ScanRequest {
+    /// These columns of all points that the filter wants, in one stream.
+    pub fn new(columns: Vec<Arc<str>>, filter: ScanFilter) -> Self {
+        let newer_than = SequenceNumber::ZERO;
+        ScanRequest { columns, filter, newer_than, only_last: false, partitions: 1 }
+    }
 }
 
 /// What a scan is going to read, for `EXPLAIN`.
@@ -119,14 +133,16 @@ impl ScanSources {
     /// [`StorageError::Invalid`] if a column is unknown or wanted twice.
     pub(crate) fn scan(&self, request: &ScanRequest) -> Result<Scan, StorageError> {
         let columns = columns_of(&self.schema, &request.columns)?;
-        let mut sources = self.sources(&request.filter);
+        let filter = narrowed(&request.filter);
+        let mut sources = self.sources(&filter);
+        sources.retain(|source| source.max_seq() > request.newer_than);
         if request.only_last && self.kind == MeasurementKind::Points {
             sources.iter_mut().for_each(|source| source.limit_to_last_points(&self.schema));
         }
         let partitions = request.partitions.max(1);
         let tasks = plan::plan(&sources, self.kind, partitions);
         let description = self.describe(&sources, &tasks);
-        Ok(Scan::new(self, columns, &request.filter, sources, tasks, partitions, description))
+        Ok(Scan::new(self, columns, &filter, sources, tasks, partitions, description))
     }
 
     /// The sources that may hold rows the filter wants, oldest first.
@@ -140,6 +156,7 @@ impl ScanSources {
             .collect();
         sources.sort_by_key(Source::age);
         hidden::limit(&mut sources, &times, &self.tombstones);
+        sources.iter_mut().for_each(|source| source.series.clone_from(&filter.series));
         sources.retain(|source| !source.live.is_empty());
         sources
     }
@@ -156,6 +173,18 @@ impl ScanSources {
             merge_tasks,
         }
     }
+}
+
+/// The filter with what the wanted series say of times and tags, which prunes before reading.
+fn narrowed(filter: &ScanFilter) -> ScanFilter {
+    let mut narrowed = filter.clone();
+    if let Some(series) = &filter.series {
+        narrowed.times = filter.times.intersect(&series.times());
+        if series.len() <= PRUNED_BY_SERIES {
+            narrowed.tags.extend(series.tag_values());
+        }
+    }
+    narrowed
 }
 
 /// The Arrow schema of the named columns, in this order.

@@ -48,11 +48,9 @@ impl Share {
 
 /// The tasks that together return what is live in the sources, for `partitions` workers.
 pub(crate) fn plan(sources: &[Source], kind: MeasurementKind, partitions: usize) -> Vec<Task> {
-    let units = match kind {
-        MeasurementKind::Materialization => {
-            sources.iter().enumerate().map(|(at, s)| (vec![at], s.live.clone())).collect()
-        }
-        MeasurementKind::Points => units(sources),
+    let units = match kind.is_deduplicated() {
+        false => sources.iter().enumerate().map(|(at, s)| (vec![at], s.live.clone())).collect(),
+        true => units(sources),
     };
     let row_groups = |at: usize| sources[at].row_groups();
     let direct = units.iter().filter(|(members, _)| members.len() == 1);

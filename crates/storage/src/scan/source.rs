@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 use highwater_core::schema::{TIME_COLUMN, tag_data_type, time_data_type};
-use highwater_core::{ScanFilter, Schema, SequenceNumber, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{
+    ScanFilter, Schema, SequenceNumber, SeriesRanges, TimeRange, TimeRanges, Timestamp,
+};
 
 use super::SortedRows;
 use super::condition::{collect_columns, evaluate};
 use crate::error::StorageError;
 use crate::manifest::Tombstone;
 use crate::segment::reader::BATCH_ROWS;
-use crate::segment::selection::{at_times, keep, with_columns};
+use crate::segment::selection::{at_times, keep, of_series, with_columns};
 use crate::segment::sort::times_of;
 use crate::segment::{LastPoints, SegmentHandle, SegmentMeta, SegmentReader, Selection};
 
@@ -30,6 +32,8 @@ pub(crate) struct Source {
     pub(crate) live: TimeRanges,
     /// Tombstones with a condition that may hide some of them.
     pub(crate) hidden: Vec<Arc<Tombstone>>,
+    /// The series and times that are wanted, if not all.
+    pub(crate) series: Option<Arc<SeriesRanges>>,
     /// The schema, if only the last points of every series are wanted.
     only_last: Option<Arc<Schema>>,
 }
@@ -44,13 +48,17 @@ impl Source {
     /// All rows of a segment.
     pub(crate) fn of_segment(segment: Arc<SegmentHandle>) -> Self {
         let live = segment.meta().times.into();
-        Source { place: Place::Segment(segment), live, hidden: Vec::new(), only_last: None }
+        Source::of_place(Place::Segment(segment), live)
     }
 
     /// All rows of a batch in memory.
     pub(crate) fn of_rows(rows: Arc<dyn SortedRows>) -> Self {
         let live = rows.times().into();
-        Source { place: Place::Memory(rows), live, hidden: Vec::new(), only_last: None }
+        Source::of_place(Place::Memory(rows), live)
+    }
+
+    fn of_place(place: Place, live: TimeRanges) -> Self {
+        Source { place, live, hidden: Vec::new(), series: None, only_last: None }
     }
 
     /// Reads the last points of every series only, if these are among the rows that can be
@@ -59,7 +67,7 @@ impl Source {
         let mut live = self.live.iter();
         let reaches_end =
             live.next().is_some_and(|first| first.end >= self.times().end) && live.next().is_none();
-        if reaches_end && self.hidden.is_empty() {
+        if reaches_end && self.hidden.is_empty() && self.series.is_none() {
             self.only_last = Some(Arc::clone(schema));
         }
     }
@@ -122,11 +130,12 @@ impl Source {
     pub(crate) fn read(&self, work: ReadWork) -> SourceReader {
         let ReadWork { columns, times, tags, row_groups, rows_read } = work;
         let times = self.live.intersect(&times);
-        let read = columns_to_read(&columns, &self.hidden);
+        let read = columns_to_read(&columns, &self.hidden, self.series.as_deref());
         let rows = match &self.place {
             Place::Segment(segment) => {
                 let segment = Arc::clone(segment);
-                let selection = Arc::new(Selection { columns: read, times, tags });
+                let series = self.series.clone();
+                let selection = Arc::new(Selection { columns: read, times, tags, series });
                 match self.only_last.clone() {
                     None => {
                         let reader = SegmentReader::new(segment, selection, row_groups);
@@ -136,12 +145,13 @@ impl Source {
                 }
             }
             Place::Memory(rows) => {
-                let filter = ScanFilter { times, tags: tags.to_vec() };
+                let filter = ScanFilter { tags: tags.to_vec(), ..ScanFilter::at(times) };
                 let only_last = self.only_last.is_some();
                 Rows::Memory(MemoryReader::new(Arc::clone(rows), filter, read, only_last))
             }
         };
-        SourceReader { rows, hidden: self.hidden.clone(), columns, rows_read }
+        let (hidden, series) = (self.hidden.clone(), self.series.clone());
+        SourceReader { rows, hidden, series, columns, rows_read }
     }
 }
 
@@ -172,6 +182,7 @@ pub(crate) struct ReadWork {
 pub(crate) struct SourceReader {
     rows: Rows,
     hidden: Vec<Arc<Tombstone>>,
+    series: Option<Arc<SeriesRanges>>,
     columns: SchemaRef,
     rows_read: Arc<AtomicU64>,
 }
@@ -208,8 +219,8 @@ async fn open_last_points(
 ) -> Result<Rows, StorageError> {
     Ok(match &*segment.last_points(schema).await? {
         LastPoints::Few(rows) => {
-            let Selection { columns, times, tags } = &**selection;
-            let filter = ScanFilter { times: times.clone(), tags: tags.to_vec() };
+            let Selection { columns, times, tags, .. } = &**selection;
+            let filter = ScanFilter { tags: tags.to_vec(), ..ScanFilter::at(times.clone()) };
             let rows = Arc::clone(rows) as Arc<dyn SortedRows>;
             Rows::Memory(MemoryReader::new(rows, filter, Arc::clone(columns), true))
         }
@@ -229,9 +240,16 @@ impl SourceReader {
         loop {
             let Some(mut batch) = self.rows.next().await? else { return Ok(None) };
             self.rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+            if let Some(series) = &self.series {
+                let wanted = of_series(&batch, series)?;
+                batch = keep(batch, &wanted)?;
+            }
             if !self.hidden.is_empty() {
                 let visible = visible(&batch, &self.hidden)?;
-                batch = with_columns(&keep(batch, &visible)?, &self.columns)?;
+                batch = keep(batch, &visible)?;
+            }
+            if self.series.is_some() || !self.hidden.is_empty() {
+                batch = with_columns(&batch, &self.columns)?;
             }
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));
@@ -288,11 +306,16 @@ impl MemoryReader {
 }
 
 /// The wanted columns and those that conditions look at.
-fn columns_to_read(wanted: &SchemaRef, hidden: &[Arc<Tombstone>]) -> SchemaRef {
-    if hidden.is_empty() {
+fn columns_to_read(
+    wanted: &SchemaRef,
+    hidden: &[Arc<Tombstone>],
+    series: Option<&SeriesRanges>,
+) -> SchemaRef {
+    if hidden.is_empty() && series.is_none() {
         return Arc::clone(wanted);
     }
     let mut names = BTreeSet::from([Arc::from(TIME_COLUMN)]);
+    names.extend(series.into_iter().flat_map(SeriesRanges::tags).cloned());
     hidden.iter().for_each(|tombstone| collect_columns(&tombstone.condition, &mut names));
     let missing = names.iter().filter(|name| wanted.column_with_name(name).is_none());
     let missing = missing.map(|name| match &**name {

@@ -36,6 +36,7 @@ struct Work {
     schema: Arc<Schema>,
     columns: SchemaRef,
     tags: TagFilter,
+    duplicates: Duplicates,
     sources: Vec<Source>,
     tasks: Vec<Task>,
     rows_read: Arc<AtomicU64>,
@@ -56,6 +57,7 @@ impl Scan {
             schema: Arc::clone(&from.schema),
             columns,
             tags: filter.tags.clone().into(),
+            duplicates: Duplicates::of(from.kind),
             sources,
             tasks,
             rows_read: Arc::default(),
@@ -165,7 +167,7 @@ impl Work {
             Task::Merge { sources, times, share } => {
                 let sources: Vec<&Source> = sources.iter().map(|at| &self.sources[*at]).collect();
                 let work = ReadWork { times, ..self.read_work() };
-                let merge = Merge::new(&self.schema, &sources, &work, Duplicates::Join, share)?;
+                let merge = Merge::new(&self.schema, &sources, &work, self.duplicates, share)?;
                 Ok(TaskReader::Merge(Box::new(merge)))
             }
         }

@@ -1,4 +1,5 @@
 mod last_points;
+mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -231,7 +232,7 @@ impl Measurement {
         partitions: usize,
     ) -> Vec<Row> {
         let columns = columns.iter().map(|name| Arc::from(*name)).collect();
-        let request = ScanRequest { columns, filter, only_last, partitions };
+        let request = ScanRequest { only_last, partitions, ..ScanRequest::new(columns, filter) };
         let scan = self.sources.scan(&request).unwrap();
         let streams = (0..scan.partitions()).map(|partition| scan.stream(partition));
         let batches: Vec<RecordBatch> =
@@ -374,7 +375,7 @@ proptest! {
             assert_same(&measurement.all_rows(partitions).await, &measurement.expected(|_| true));
 
             let tags = host.iter().map(|host| ("host".into(), BTreeSet::from([host.clone()])));
-            let filter = ScanFilter { times: wanted.clone(), tags: tags.collect() };
+            let filter = ScanFilter { tags: tags.collect(), ..ScanFilter::at(wanted.clone()) };
             let has_host =
                 |row: &Row| host.as_ref().is_none_or(|host| row.tags.get("host") == Some(host));
             let found = measurement.scan(&["s", "host", "dc", "time"], filter, partitions).await;
@@ -407,7 +408,11 @@ async fn an_hour_of_a_host_opens_one_segment_of_thirty() {
     };
     let request = |times, host: &str| ScanRequest {
         columns: vec!["time".into(), "a".into()],
-        filter: ScanFilter { times, tags: vec![("host".into(), BTreeSet::from([host.into()]))] },
+        filter: ScanFilter {
+            tags: vec![("host".into(), BTreeSet::from([host.into()]))],
+            ..ScanFilter::at(times)
+        },
+        newer_than: SequenceNumber::ZERO,
         only_last: false,
         partitions: 2,
     };
@@ -425,8 +430,13 @@ async fn every_round_of_a_scan_returns_all_rows() {
     let mut measurement = Measurement::new(2);
     let points: Vec<Row> = (0..9).map(|time| Row::at(time).field("a", time)).collect();
     measurement.write_segment(&points).await;
-    let request =
-        ScanRequest { columns: vec![], filter: ScanFilter::all(), only_last: false, partitions: 2 };
+    let request = ScanRequest {
+        columns: vec![],
+        filter: ScanFilter::all(),
+        newer_than: SequenceNumber::ZERO,
+        only_last: false,
+        partitions: 2,
+    };
     let scan = measurement.sources.scan(&request).unwrap();
     assert_eq!(scan.partitions(), 2);
     for _ in 0..2 {
@@ -453,6 +463,7 @@ async fn a_materialization_keeps_equal_rows_and_loses_replaced_ones() {
     let request = ScanRequest {
         columns: vec![],
         filter: ScanFilter::at(ten.into()),
+        newer_than: SequenceNumber::ZERO,
         only_last: false,
         partitions: 1,
     };
@@ -463,8 +474,7 @@ async fn a_materialization_keeps_equal_rows_and_loses_replaced_ones() {
 fn unknown_and_repeated_columns_are_refused() {
     let measurement = Measurement::new(128);
     for columns in [vec!["nope".into()], vec!["a".into(), "a".into()]] {
-        let request =
-            ScanRequest { columns, filter: ScanFilter::all(), only_last: false, partitions: 1 };
+        let request = ScanRequest::new(columns, ScanFilter::all());
         assert!(matches!(measurement.sources.scan(&request), Err(StorageError::Invalid(_))));
     }
 }

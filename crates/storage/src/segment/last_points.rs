@@ -78,8 +78,7 @@ impl LastPoints {
     ) -> Result<Self, StorageError> {
         let meta = segment.meta();
         let columns = schema.arrow();
-        let selection =
-            Selection { columns: Arc::clone(&columns), times: TimeRanges::all(), tags: [].into() };
+        let selection = Selection::at(Arc::clone(&columns), TimeRanges::all());
         let mut reader = SegmentReader::new(Arc::clone(segment), selection.into(), 0..usize::MAX);
         let (mut candidates, mut rows) = (Vec::new(), 0);
         while let Some(batch) = reader.next().await? {

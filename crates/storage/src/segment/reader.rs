@@ -4,15 +4,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use highwater_core::schema::TIME_COLUMN;
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
+use highwater_core::SeriesRanges;
+use highwater_core::schema::{TIME_COLUMN, tag_data_type, time_data_type};
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader};
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ParquetRecordBatchReader, RowFilter,
+};
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::errors::ParquetError;
 
 use super::prune::{GroupPlan, plan_row_group};
-use super::selection::{Selection, at_times, with_columns};
+use super::selection::{Selection, at_times, of_series, with_columns};
 use super::store::{Footer, SegmentHandle};
 use crate::error::StorageError;
 
@@ -69,7 +74,8 @@ impl SegmentReader {
             self.row_groups.end = self.row_groups.end.min(footer.row_groups());
             let Some(group) = self.row_groups.next() else { return Ok(None) };
             if let Some(plan) = plan_row_group(footer.parquet(), group, &self.selection) {
-                self.current = Some((self.open(&footer, group, &plan).await?, plan));
+                let reader = self.open(&footer, group, &plan).await?;
+                self.current = reader.map(|reader| (reader, plan));
             }
         }
     }
@@ -79,15 +85,16 @@ impl SegmentReader {
         footer: &Footer,
         group: usize,
         plan: &GroupPlan,
-    ) -> Result<ParquetRecordBatchReader, StorageError> {
+    ) -> Result<Option<ParquetRecordBatchReader>, StorageError> {
         let mut decoder = self.decoder(footer, group, plan).map_err(|e| self.segment.damaged(e))?;
         loop {
             match decoder.try_next_reader().map_err(|e| self.segment.damaged(e))? {
-                DecodeResult::Data(reader) => return Ok(reader),
+                DecodeResult::Data(reader) => return Ok(Some(reader)),
                 DecodeResult::NeedsData(ranges) => {
                     let bytes = self.segment.fetch_data(footer, &ranges).await?;
                     decoder.push_ranges(ranges, bytes).map_err(|e| self.segment.damaged(e))?;
                 }
+                DecodeResult::Finished if self.selection.series.is_some() => return Ok(None),
                 DecodeResult::Finished => {
                     return Err(self.segment.corrupt(0, format!("row group {group} is empty")));
                 }
@@ -116,6 +123,27 @@ impl SegmentReader {
         if let Some(rows) = &plan.rows {
             builder = builder.with_row_selection(rows.clone());
         }
+        if let Some(series) = &self.selection.series {
+            builder = builder.with_row_filter(row_filter(arrow, series));
+        }
         builder.build()
     }
+}
+
+/// Decodes `time` and tags first, and of the other columns only the rows of the wanted series.
+fn row_filter(arrow: &ArrowReaderMetadata, series: &Arc<SeriesRanges>) -> RowFilter {
+    let tags = series.tags().iter().map(|tag| Field::new(&**tag, tag_data_type(), true));
+    let time = Field::new(TIME_COLUMN, time_data_type(), false);
+    let columns = Arc::new(Schema::new(std::iter::once(time).chain(tags).collect::<Vec<_>>()));
+    let fields = arrow.schema().fields().iter().enumerate();
+    let needed = fields.filter(|(_, field)| columns.column_with_name(field.name()).is_some());
+    let mask = ProjectionMask::roots(arrow.parquet_schema(), needed.map(|(at, _)| at));
+    let series = Arc::clone(series);
+    let is_wanted = move |batch: RecordBatch| {
+        let keys = with_columns(&batch, &columns)?;
+        of_series(&keys, &series)
+    };
+    let is_wanted =
+        move |batch| is_wanted(batch).map_err(|e| ArrowError::from_external_error(Box::new(e)));
+    RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, is_wanted))])
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use highwater_core::{TimeRange, TimeRanges, Timestamp};
+use highwater_core::{SeriesRanges, TimeRange, TimeRanges, Timestamp};
 
 use super::sort::times_of;
+use super::tag_keys::TagColumns;
 use crate::error::StorageError;
 
 /// Which columns and rows to read.
@@ -20,6 +21,15 @@ pub(crate) struct Selection {
     pub(crate) times: TimeRanges,
     /// Other rows may be left out: `(tag, values)`, all must hold.
     pub(crate) tags: Arc<[(Arc<str>, BTreeSet<String>)]>,
+    /// Other rows may be left out, if not all are wanted.
+    pub(crate) series: Option<Arc<SeriesRanges>>,
+}
+
+impl Selection {
+    /// These columns of all rows with a time in `times`.
+    pub(crate) fn at(columns: SchemaRef, times: TimeRanges) -> Self {
+        Selection { columns, times, tags: Arc::new([]), series: None }
+    }
 }
 
 /// The batch with just these columns, in this order; NULL where it lacks one.
@@ -60,6 +70,29 @@ pub(crate) fn at_times(
     };
     let mask: Vec<bool> = times_of(&batch)?.iter().map(is_inside).collect();
     keep(batch, &BooleanArray::from(mask))
+}
+
+/// Per row: whether its series is wanted at its time.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if the batch lacks `time` or a tag.
+pub(crate) fn of_series(
+    batch: &RecordBatch,
+    wanted: &SeriesRanges,
+) -> Result<BooleanArray, StorageError> {
+    let times = times_of(batch)?;
+    let tags = TagColumns::of_names(wanted.tags().iter().map(|tag| &**tag), batch)?;
+    let mut mask = Vec::with_capacity(times.len());
+    for run in tags.runs(times.len()) {
+        match wanted.ranges_of(|tag| tags.columns()[tag].value(run.start)) {
+            None => mask.resize(mask.len() + run.len(), false),
+            Some(ranges) => {
+                let is_wanted = |time: &i64| ranges.contains(Timestamp::from_nanos(*time));
+                mask.extend(times[run].iter().map(is_wanted));
+            }
+        }
+    }
+    Ok(BooleanArray::from(mask))
 }
 
 /// The rows for which `mask` is true; without copying if they are neighbours.

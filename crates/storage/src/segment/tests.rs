@@ -25,7 +25,7 @@ fn id() -> MeasurementId {
 }
 
 fn selection(columns: SchemaRef, times: TimeRanges) -> Selection {
-    Selection { columns, times, tags: Arc::new([]) }
+    Selection::at(columns, times)
 }
 
 async fn write(
@@ -124,7 +124,7 @@ async fn pages_of_other_series_and_times_are_not_read() {
 
     let host = (Arc::from("host"), BTreeSet::from(["host_0004".to_owned()]));
     let selection =
-        Selection { columns: schema.arrow(), times: seconds(100, 200), tags: Arc::new([host]) };
+        Selection { tags: Arc::new([host]), ..selection(schema.arrow(), seconds(100, 200)) };
     let plan = plan_row_group(footer.parquet(), 0, &selection).unwrap();
     let selected = plan.rows.unwrap().row_count();
     assert!(selected <= 2 * 8192 + 1024, "{selected} rows");

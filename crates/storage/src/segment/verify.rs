@@ -23,7 +23,7 @@ pub(crate) async fn verify(
     is_unique: bool,
 ) -> Result<(), StorageError> {
     let columns = Arc::clone(segment.footer().await?.arrow().schema());
-    let selection = Selection { columns, times: TimeRanges::all(), tags: Arc::new([]) };
+    let selection = Selection::at(columns, TimeRanges::all());
     let mut reader = SegmentReader::new(Arc::clone(segment), Arc::new(selection), 0..usize::MAX);
     let mut last = None;
     let mut rows = 0;

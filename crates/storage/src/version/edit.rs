@@ -13,7 +13,9 @@ impl Version {
     /// The version that the manifest describes: what is in segments, and nothing in memory.
     pub(crate) fn of_manifest(state: &ManifestState, store: &Arc<SegmentStore>) -> Self {
         let measurements = state.measurements.iter().map(|(id, stored)| {
-            (id.clone(), Arc::new(Measurement::of_manifest(id, stored, store)))
+            let mut measurement = Measurement::of_manifest(id, stored, store);
+            measurement.last_loss = state.seq;
+            (id.clone(), Arc::new(measurement))
         });
         let databases = state
             .databases
@@ -164,6 +166,7 @@ impl Measurement {
     /// Adds a tombstone unless it is there: the flush makes those of deletes durable that are in
     /// memory already.
     pub(crate) fn add_tombstone(&mut self, tombstone: Arc<Tombstone>) {
+        self.last_loss = self.last_loss.max(tombstone.seq);
         if self.tombstones.iter().all(|own| own.seq != tombstone.seq) {
             let tombstones = Arc::make_mut(&mut self.tombstones);
             tombstones.push(tombstone);

@@ -33,6 +33,8 @@ pub struct Measurement {
     /// By `seq`.
     pub(crate) tombstones: Arc<Vec<Arc<Tombstone>>>,
     pub(crate) changes: ChangeMap,
+    /// No later commit took rows away, but for those that expired.
+    pub(crate) last_loss: SequenceNumber,
     pub(crate) memtable: Memtable,
     /// Series of the active batches.
     index: Arc<SeriesIndex>,
@@ -52,6 +54,7 @@ impl Measurement {
             segments: Arc::default(),
             tombstones: Arc::default(),
             changes: ChangeMap::default(),
+            last_loss: SequenceNumber::ZERO,
             memtable: Memtable::default(),
             index: Arc::default(),
             birth: Arc::default(),
@@ -76,6 +79,12 @@ impl Measurement {
     /// Which granules of event time were touched when.
     pub fn changes(&self) -> &ChangeMap {
         &self.changes
+    }
+
+    /// Whether what commits after `seq` changed is all told by the rows that they stored: none of
+    /// them took rows away. After a restart only what happens from then on is known.
+    pub fn has_only_gained_since(&self, seq: SequenceNumber) -> bool {
+        self.last_loss <= seq
     }
 
     /// Points before this instant are gone for good.

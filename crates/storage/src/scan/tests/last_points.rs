@@ -59,6 +59,7 @@ async fn later_scans_of_a_segment_read_its_last_points_from_memory() {
     let request = ScanRequest {
         columns: vec!["time".into(), "a".into()],
         filter: ScanFilter::all(),
+        newer_than: SequenceNumber::ZERO,
         only_last: true,
         partitions: 2,
     };
