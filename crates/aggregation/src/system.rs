@@ -11,6 +11,7 @@ use datafusion::error::Result;
 use highwater_core::schema::time_data_type;
 use highwater_core::{SequenceNumber, Timestamp};
 use highwater_query::QuerySession;
+use highwater_storage::MeasurementKind;
 use serde::Serialize;
 
 use crate::error::AggregationError;
@@ -19,8 +20,8 @@ use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 5] =
-    ["aggregate_runs", "aggregates", "compactions", "retention", "segments"];
+pub(crate) const TABLES: [&str; 6] =
+    ["aggregate_runs", "aggregates", "compactions", "quarantine", "retention", "segments"];
 
 /// The table of that name, as of now.
 pub(crate) fn table(
@@ -32,6 +33,7 @@ pub(crate) fn table(
         "aggregates" => Some(aggregates(shared, session)),
         "aggregate_runs" => Some(runs(shared)),
         "compactions" => Some(compactions(session)),
+        "quarantine" => Some(quarantine(session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),
         _ => None,
@@ -242,6 +244,59 @@ fn compactions(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggrega
     of_rows(&columns, &rows.collect::<Vec<Row>>())
 }
 
+fn quarantine(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        measurement: &'a str,
+        kind: &'static str,
+        path: &'a str,
+        kept: String,
+        rows: u64,
+        bytes: u64,
+        min_time: Timestamp,
+        end_time: Timestamp,
+        damage: Option<&'a str>,
+        given_up: Timestamp,
+        seq: SequenceNumber,
+    }
+    let all = session.version().quarantine().iter();
+    let own = all.filter(|one| one.id.database == *session.database());
+    let rows = own.map(|one| Row {
+        measurement: &one.id.measurement,
+        kind: kind_name(one.kind),
+        path: &one.segment.path,
+        kept: one.kept_path(),
+        rows: one.segment.rows,
+        bytes: one.segment.bytes,
+        min_time: one.segment.times.start,
+        end_time: one.segment.times.end,
+        damage: one.damage.as_deref(),
+        given_up: one.at,
+        seq: one.seq,
+    });
+    let columns = [
+        ("measurement", DataType::Utf8),
+        ("kind", DataType::Utf8),
+        ("path", DataType::Utf8),
+        ("kept", DataType::Utf8),
+        ("rows", DataType::UInt64),
+        ("bytes", DataType::UInt64),
+        ("min_time", time_data_type()),
+        ("end_time", time_data_type()),
+        ("damage", DataType::Utf8),
+        ("given_up", time_data_type()),
+        ("seq", DataType::UInt64),
+    ];
+    of_rows(&columns, &rows.collect::<Vec<Row<'_>>>())
+}
+
+fn kind_name(kind: MeasurementKind) -> &'static str {
+    match kind {
+        MeasurementKind::Points => "points",
+        MeasurementKind::Materialization => "materialization",
+    }
+}
+
 fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {
     #[derive(Serialize)]
     struct Row<'a> {
@@ -259,10 +314,7 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
     let damaged = session.engine().storage().damaged_segments();
     let mut rows = Vec::new();
     for measurement in session.version().measurements(session.database()) {
-        let kind = match measurement.kind() {
-            highwater_storage::MeasurementKind::Points => "points",
-            highwater_storage::MeasurementKind::Materialization => "materialization",
-        };
+        let kind = kind_name(measurement.kind());
         rows.extend(measurement.segments().map(|segment| Row {
             measurement: &measurement.id().measurement,
             kind,

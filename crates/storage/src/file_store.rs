@@ -382,6 +382,30 @@ impl FileStore {
         }
     }
 
+    /// Moves the file of a segment, durably; `false` if there is none. A crash in between leaves it in
+    /// its old place or in both.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if it cannot be moved.
+    pub(crate) async fn move_segment(&self, from: &str, to: &str) -> Result<bool, StorageError> {
+        if let Place::Local(folder) = &self.place {
+            let (folder, from, to) = (Arc::clone(folder), from.to_owned(), to.to_owned());
+            let rename = move || match folder.has(&from) {
+                true => folder.rename(&from, &to).map(|()| true),
+                false => Ok(false),
+            };
+            return run_blocking(rename).await;
+        }
+        let bytes = match self.get(from).await {
+            Ok(bytes) => bytes,
+            Err(StorageError::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        self.put(to, bytes, PutKind::Overwrite).await?;
+        self.delete(from).await?;
+        Ok(true)
+    }
+
     /// Removes what unfinished writes of an earlier process left behind. Blocking; to be called
     /// by the one process that holds the lock of the data folder.
     ///

@@ -7,6 +7,7 @@ use highwater_core::{MeasurementId, PointBatch, SequenceNumber, TimeRange, Times
 
 use crate::error::StorageError;
 use crate::manifest::{ManifestState, MeasurementState, SyncedLog, decode_edits, decode_state};
+use crate::quarantine::QuarantinedSegment;
 use crate::segment::describe_segment;
 use crate::wal::{Record, WalReader};
 
@@ -89,7 +90,7 @@ fn describe_edits(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
 fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
     let state = decode_state(bytes).map_err(|damage| damage.in_file(name.to_owned()))?;
     let ManifestState { seq, flushed, logs, synced_log, .. } = &state;
-    let ManifestState { databases, measurements, dropped, documents, .. } = &state;
+    let ManifestState { databases, measurements, dropped, documents, quarantine, .. } = &state;
     let mut lines = Lines::default();
     lines.push(format_args!("commit {seq}, flushed up to {flushed}, logs {logs:?}"));
     if let Some(SyncedLog { log, bytes }) = synced_log {
@@ -114,6 +115,13 @@ fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError>
     }
     for (id, seq) in dropped {
         lines.push(format_args!("measurement {id}: dropped by commit {seq}"));
+    }
+    for given_up in quarantine.iter() {
+        let QuarantinedSegment { id, segment, seq, .. } = &**given_up;
+        lines.push(format_args!(
+            "given up by commit {seq}: {} of {id}, {} rows in {}",
+            segment.path, segment.rows, segment.times
+        ));
     }
     for (key, text) in documents {
         lines.push(format_args!("document {key}: {} bytes", text.len()));

@@ -12,6 +12,7 @@ use crate::committer::Shared;
 use crate::error::StorageError;
 use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking, unique_text};
 use crate::manifest::{Edit, Manifest, ManifestState};
+use crate::quarantine::set_aside_quarantined;
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, file_number};
 use crate::settings::Settings;
 use crate::version::Version;
@@ -137,7 +138,7 @@ async fn try_recover(
 ) -> Result<Recovered, StorageError> {
     let mut manifest = Manifest::open(Arc::clone(files)).await?;
     let has_logs = has_logs(files, manifest.state(), settings)?;
-    let found = files.list(SEGMENTS_FOLDER).await?;
+    let mut found = files.list(SEGMENTS_FOLDER).await?;
     let next_file = next_file(files, &manifest, &found);
     let shape = SegmentShape::of_windows(settings.window_points);
     let segments = SegmentStore::new(Arc::clone(files), next_file, shape);
@@ -148,6 +149,7 @@ async fn try_recover(
         set_aside_logs(files, manifest.number()).await?;
     }
     let log = open_log(files, &mut manifest, &mut version, &segments, clock.now()).await?;
+    set_aside_quarantined(files, &version, &mut found).await;
     remove_orphans(files, &version, found).await;
     let (files, clock, settings) = (Arc::clone(files), Arc::clone(clock), settings.clone());
     let shared = Shared::new(segments, files, clock, settings, version);
@@ -189,7 +191,9 @@ fn has_logs(
 /// The first number for new segments. In an object store a writer that has been replaced may be
 /// about to write or delete files, so there every opening has numbers that no other ever uses.
 fn next_file(files: &FileStore, manifest: &Manifest, found: &[(String, u64)]) -> u64 {
-    let last = found.iter().filter_map(|(path, _)| file_number(path)).max();
+    let given_up = manifest.state().quarantine.iter().map(|given_up| &given_up.segment.path);
+    let paths = found.iter().map(|(path, _)| path).chain(given_up);
+    let last = paths.filter_map(|path| file_number(path)).max();
     let next = last.map_or(0, |last| last + 1);
     let of_opening = (manifest.number() + 1) << FILES_OF_OPENING_BITS;
     if files.is_in_bucket() { next.max(of_opening) } else { next }

@@ -12,6 +12,8 @@ mod crash;
 mod model;
 #[path = "points.rs"]
 mod points;
+#[path = "quarantine.rs"]
+mod quarantine;
 
 use std::fs;
 
@@ -19,7 +21,7 @@ use highwater_core::{Comparison, FieldValue, MockClock, TimeRange, TimeRanges, T
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Edit, MeasurementKind, Replacement, RetentionRule};
+use crate::{Edit, ExaminedSegment, MeasurementKind, Replacement, RetentionRule};
 use points::{points, read};
 
 struct Harness {

@@ -106,6 +106,10 @@ impl Folder {
         truncate().map_err(|e| io_error("truncate", path, e))
     }
 
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
         let rename = || {
             let target = self.root.join(to);
