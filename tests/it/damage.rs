@@ -8,17 +8,17 @@ use highwater_tests::TestServer;
 
 use crate::server;
 
-fn highwater(args: &[&str]) -> Output {
+pub(crate) fn highwater(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_highwater-under-test")).args(args).output().unwrap()
 }
 
-fn check(data: &Path) -> (Option<i32>, String) {
+pub(crate) fn check(data: &Path) -> (Option<i32>, String) {
     let output = highwater(&["check", "--data", data.to_str().unwrap()]);
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// The first file of the server's data folder whose path has all of this.
-fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
+pub(crate) fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
     let mut files = server.files();
     files.sort_unstable();
     let has_all =
@@ -26,7 +26,7 @@ fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
     server.data_folder().join(files.into_iter().find(has_all).unwrap())
 }
 
-fn flip_bit(path: &Path, at: usize) {
+pub(crate) fn flip_bit(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 16;
     fs::write(path, bytes).unwrap();

@@ -96,7 +96,7 @@ pub async fn check_folder(
     }
     for &log in &state.logs {
         let is_last = state.logs.last() == Some(&log);
-        done += check.check_log(&files, log, is_last, state.durable_bytes(log)).await;
+        done += check.check_log(&files, log, is_last, state.durable_bytes(log));
         on_progress(done, total);
     }
     check.bytes = done;
@@ -192,24 +192,18 @@ impl FolderCheck {
         Ok(total)
     }
 
-    /// Reads a log and returns its size.
-    async fn check_log(
-        &mut self,
-        files: &FileStore,
-        number: u64,
-        is_last: bool,
-        durable: u64,
-    ) -> u64 {
+    /// Reads a log and returns its size. Blocking.
+    fn check_log(&mut self, files: &FileStore, number: u64, is_last: bool, durable: u64) -> u64 {
         let path = log_path(number);
-        let bytes = match files.get(&path).await {
-            Ok(bytes) => bytes,
+        let log = match files.open_log(&path) {
+            Ok(log) => log,
             Err(error) => {
                 self.problems.push(error);
                 return 0;
             }
         };
-        let len = bytes.len() as u64;
-        let mut reader = match WalReader::new(&path, bytes, is_last) {
+        let len = log.len();
+        let mut reader = match WalReader::open(&path, log, is_last) {
             Ok(reader) => reader.with_durable(durable),
             Err(error) => {
                 self.problems.push(error);

@@ -17,7 +17,7 @@ use crate::compaction::CompactionRun;
 use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{CacheUse, FileStore, run_blocking};
-use crate::flush::{plan_flushed, write_frozen};
+use crate::flush::{close_logs, plan_flushed, write_frozen};
 use crate::manifest::Edit;
 use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
@@ -239,7 +239,9 @@ impl Engine {
         let store = Arc::clone(&shared.segments);
         let of_frozen = Arc::clone(&frozen);
         let plan = Box::new(move |version: &Version, seq| {
-            Ok(plan_flushed(&flushed, &of_frozen, version, seq, &store))
+            let mut edits = plan_flushed(&flushed, of_frozen.seq(), version, seq, &store);
+            edits.extend(close_logs(&of_frozen, version));
+            Ok(edits)
         });
         let version = self.edit_adding(paths, plan).await?;
         let closed = frozen.logs().iter().filter(|log| !version.logs().contains(log));

@@ -14,6 +14,8 @@ mod model;
 mod points;
 #[path = "quarantine.rs"]
 mod quarantine;
+#[path = "recovery.rs"]
+mod recovery;
 
 use std::fs;
 

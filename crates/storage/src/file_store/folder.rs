@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::log::LocalLog;
+use super::log::{LocalLog, LogBytes};
 use super::{PutKind, io as io_error, taken};
 use crate::error::StorageError;
 
@@ -94,6 +94,19 @@ impl Folder {
             Ok(file) => Ok(LocalLog::new(path, file)),
             Err(e) if io::Error::kind(&e) == ErrorKind::AlreadyExists => Err(taken(path)),
             Err(e) => Err(io_error("create", path, e)),
+        }
+    }
+
+    /// A log to read from; `None` if there is none.
+    pub(super) fn open_log(&self, path: &str) -> Result<Option<LogBytes>, StorageError> {
+        let open = || {
+            let file = File::open(self.root.join(path))?;
+            let len = file.metadata()?.len();
+            Ok(LogBytes::File { path: path.to_owned(), file, len })
+        };
+        match open() {
+            Err(e) if io::Error::kind(&e) == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).map_err(|e| io_error("read", path, e)),
         }
     }
 

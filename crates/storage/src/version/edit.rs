@@ -121,7 +121,8 @@ impl Version {
         }
     }
 
-    fn freeze(&mut self) {
+    /// From here on everything in memory waits for the flush.
+    pub(crate) fn freeze(&mut self) {
         self.is_flushing |= self.unflushed_since.take().is_some();
         for id in self.measurements_in_memory() {
             if let Some(measurement) = self.measurement_mut(&id) {
