@@ -45,7 +45,7 @@ pub use compaction::CompactionRun;
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use file_store::CacheUse;
-pub use inspect::describe_file;
+pub use inspect::{FileDescription, describe_file};
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
     Tombstone,

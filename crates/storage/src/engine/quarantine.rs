@@ -1,10 +1,13 @@
 //! Giving segments up, on disk and through crashes.
 
+use object_store::ObjectStoreExt;
+
+use super::bucket::Machine;
 use super::check::damage;
 use super::points::{points, read};
 use super::*;
 use crate::check_folder;
-use crate::file_store::{FileStore, Left};
+use crate::file_store::{FaultyBucket, FileStore, Left, object_path};
 use crate::quarantine::kept_path;
 
 /// Paths of the segments of a measurement, oldest first.
@@ -133,4 +136,37 @@ async fn a_crash_at_any_step_keeps_the_file() {
         let place = if is_live { path.clone() } else { kept_path(&path) };
         assert!(!image.get(&place).await.unwrap().is_empty(), "after step {step}");
     }
+}
+
+#[tokio::test]
+async fn in_a_bucket_the_object_moves_and_a_good_copy_does_not_hide_its_damage() {
+    let bucket = FaultyBucket::default();
+    let machine = Machine::of(&bucket);
+    let engine = machine.open().await.unwrap();
+    let write = async |text| {
+        engine.write("db", points(text), WriteMode::StoreGoodLines).await.unwrap();
+        engine.flush().await.unwrap();
+    };
+    write("cpu,host=a x=1 60").await;
+    write("cpu,host=a x=2 120").await;
+    let path = segments(&engine, "cpu").pop().unwrap();
+    let object = object_path(&path).unwrap();
+    let mut bytes = bucket.get(&object).await.unwrap().bytes().await.unwrap().to_vec();
+    bytes[30] ^= 4;
+    bucket.put(&object, bytes.clone().into()).await.unwrap();
+    assert_eq!(read(&engine.version(), "cpu").await.len(), 2, "there is a copy");
+    give_up(&engine, &path).await.unwrap();
+    assert_eq!(read(&engine.version(), "cpu").await, ["cpu,host=a x=1.0 60"]);
+    assert!(engine.version().quarantine()[0].damage.is_some());
+    let kept = object_path(&kept_path(&path)).unwrap();
+    assert_eq!(bucket.get(&kept).await.unwrap().bytes().await.unwrap(), bytes);
+    assert!(bucket.head(&object).await.is_err());
+
+    // As after a crash between the commit and moving the object.
+    engine.close().await.unwrap();
+    drop(engine);
+    bucket.rename(&kept, &object).await.unwrap();
+    let engine = Machine::of(&bucket).open().await.unwrap();
+    assert!(bucket.head(&kept).await.is_ok() && bucket.head(&object).await.is_err());
+    assert_eq!(read(&engine.version(), "cpu").await.len(), 1);
 }
