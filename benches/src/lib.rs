@@ -1,9 +1,9 @@
 //! Benchmarks of Highwater on the shape "devops cpu-only" of the Time Series Benchmark Suite,
-//! through the real binary, beside DuckDB in the same run.
+//! through the real binary, beside DuckDB in the same run. Parsing and scans are measured in process.
 //!
 //! `docs/benchmarks.md` says how to run them and what came out. Reading order: [`workload`] (the
 //! data), [`suite`] (the questions), [`server`] (the process that is measured), [`ingest`], [`materialize`], [`queries`],
-//! [`parse`], [`recovery`], [`segments`], [`series`], [`latency`], [`peer`], [`report`].
+//! [`parse`], [`scan`], [`recovery`], [`segments`], [`series`], [`latency`], [`peer`], [`report`].
 
 pub mod ingest;
 pub mod latency;
@@ -13,6 +13,7 @@ pub mod peer;
 pub mod queries;
 pub mod recovery;
 pub mod report;
+pub mod scan;
 pub mod segments;
 pub mod series;
 pub mod server;

@@ -37,6 +37,8 @@ pub fn run(binary: &Path, clients: usize) -> anyhow::Result<()> {
         write_all(&server, &part, clients)?;
     }
     let log = server.disk_bytes("wal")?;
+    // What it needs then is what counts, so it starts with the usual settings.
+    server.forget_variables();
     let seconds = server.kill_and_restart()?;
     let stored = server.client().query("SELECT count(*) AS n FROM cpu", &[])?;
     let stored = String::from_utf8_lossy(&stored).into_owned();

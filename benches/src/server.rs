@@ -59,6 +59,11 @@ impl Server {
         Ok(Server { process, _stdout: stdout, binary, variables, folder, client })
     }
 
+    /// The next start has default settings.
+    pub fn forget_variables(&mut self) {
+        self.variables.clear();
+    }
+
     /// Kills the server with SIGKILL and starts it again on the same folder. Returns the seconds
     /// from there until it is ready.
     ///

@@ -8,17 +8,17 @@ use highwater_tests::TestServer;
 
 use crate::server;
 
-fn highwater(args: &[&str]) -> Output {
+pub(crate) fn highwater(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_highwater-under-test")).args(args).output().unwrap()
 }
 
-fn check(data: &Path) -> (Option<i32>, String) {
+pub(crate) fn check(data: &Path) -> (Option<i32>, String) {
     let output = highwater(&["check", "--data", data.to_str().unwrap()]);
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// The first file of the server's data folder whose path has all of this.
-fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
+pub(crate) fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
     let mut files = server.files();
     files.sort_unstable();
     let has_all =
@@ -26,7 +26,7 @@ fn file(server: &TestServer, parts: &[&str]) -> PathBuf {
     server.data_folder().join(files.into_iter().find(has_all).unwrap())
 }
 
-fn flip_bit(path: &Path, at: usize) {
+pub(crate) fn flip_bit(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 16;
     fs::write(path, bytes).unwrap();
@@ -71,6 +71,8 @@ fn x_04_damaged_segments_are_never_served() {
 fn files_of_a_data_folder_are_shown() {
     let mut server = server();
     server.w("s", "cpu,host=a v=1.5 60\ncpu,host=b v=2.5 120");
+    // It says that what came before it was durable.
+    server.w("s", "mem v=1 60");
     server.kill9();
     let shown = |kind: &str| {
         let output = highwater(&["inspect", kind, server.data_folder().to_str().unwrap()]);
@@ -79,6 +81,14 @@ fn files_of_a_data_folder_are_shown() {
     let log = shown("wal");
     assert!(log.contains("2 points of 2 series into t.cpu"), "{log}");
     assert!(shown("manifest").contains("open_log"));
+    let copy = tempfile::tempdir().unwrap();
+    let damaged = copy.path().join("1.wal");
+    fs::copy(file(&server, &[".wal"]), &damaged).unwrap();
+    flip_bit(&damaged, 40);
+    let output = highwater(&["inspect", "wal", damaged.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("byte 16"), "{said}");
     assert_eq!(highwater(&["inspect", "segment", "none"]).status.code(), Some(1));
     assert!(server.terminate().success());
     let output = highwater(&["inspect", "segment", server.data_folder().to_str().unwrap()]);

@@ -18,6 +18,7 @@ mod import;
 mod kill9;
 mod object_store;
 mod oracle;
+mod quarantine;
 mod query;
 mod random;
 mod real_data;

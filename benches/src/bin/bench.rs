@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use highwater_benches::queries::Plan;
 use highwater_benches::server::default_binary;
 use highwater_benches::workload::Set;
-use highwater_benches::{ingest, latency, materialize, parse, queries, recovery, segments, series};
+use highwater_benches::{
+    ingest, latency, materialize, parse, queries, recovery, scan, segments, series,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +31,8 @@ enum What {
     Queries(Options),
     /// Parse line protocol, nothing else
     Parse(Options),
+    /// Read settled segments, beside the same files read as plain Parquet
+    Scan(Options),
     /// Kill a server with a gigabyte of points that are in the log only, and start it again
     Recovery(Options),
     /// Open a database of 10,000 segments, and let it idle
@@ -82,6 +86,7 @@ fn main() -> anyhow::Result<()> {
         What::Series(o) => series::run(&o.binary()?, o.clients),
         What::Latency(o) => latency::run(&o.binary()?),
         What::Parse(o) => parse::run(o.set, o.runs),
+        What::Scan(o) => scan::run(o.set, o.runs),
         What::Sql(o) => {
             queries::print(o.set);
             Ok(())

@@ -5,9 +5,9 @@
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
-//! progress in the manifest), `exact` (exact reads as plans), `touched` (which
-//! groups changed), `table` (aggregates in SQL), `refresh`,
-//! `scheduler`, `expiry`, `registry`, `dropping`, and [`runtime`], the handle over all of it.
+//! progress in the manifest), `exact` (exact reads as plans), `touched` (which groups changed),
+//! `table` (aggregates in SQL), `refresh`, `scheduler`, `expiry`, `registry`, `dropping`,
+//! `quarantine`, and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod catalog;
@@ -23,6 +23,7 @@ mod materialization;
 pub mod partial;
 pub mod pieces;
 pub mod plan;
+mod quarantine;
 mod refresh;
 mod registry;
 pub mod retention;
@@ -43,6 +44,7 @@ pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
 pub use error::AggregationError;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
+pub use quarantine::Loss;
 pub use registry::AppliedRules;
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};

@@ -19,8 +19,8 @@ use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 5] =
-    ["aggregate_runs", "aggregates", "compactions", "retention", "segments"];
+pub(crate) const TABLES: [&str; 6] =
+    ["aggregate_runs", "aggregates", "compactions", "quarantine", "retention", "segments"];
 
 /// The table of that name, as of now.
 pub(crate) fn table(
@@ -32,6 +32,7 @@ pub(crate) fn table(
         "aggregates" => Some(aggregates(shared, session)),
         "aggregate_runs" => Some(runs(shared)),
         "compactions" => Some(compactions(session)),
+        "quarantine" => Some(quarantine(session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),
         _ => None,
@@ -240,6 +241,52 @@ fn compactions(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggrega
         ("duration_ms", DataType::Float64),
     ];
     of_rows(&columns, &rows.collect::<Vec<Row>>())
+}
+
+fn quarantine(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        measurement: &'a str,
+        kind: &'static str,
+        path: &'a str,
+        kept: String,
+        rows: u64,
+        bytes: u64,
+        min_time: Timestamp,
+        end_time: Timestamp,
+        damage: Option<&'a str>,
+        given_up: Timestamp,
+        seq: SequenceNumber,
+    }
+    let all = session.version().quarantine().iter();
+    let own = all.filter(|one| one.id.database == *session.database());
+    let rows = own.map(|one| Row {
+        measurement: &one.id.measurement,
+        kind: one.kind.name(),
+        path: &one.segment.path,
+        kept: one.kept_path(),
+        rows: one.segment.rows,
+        bytes: one.segment.bytes,
+        min_time: one.segment.times.start,
+        end_time: one.segment.times.end,
+        damage: one.damage.as_deref(),
+        given_up: one.at,
+        seq: one.seq,
+    });
+    let columns = [
+        ("measurement", DataType::Utf8),
+        ("kind", DataType::Utf8),
+        ("path", DataType::Utf8),
+        ("kept", DataType::Utf8),
+        ("rows", DataType::UInt64),
+        ("bytes", DataType::UInt64),
+        ("min_time", time_data_type()),
+        ("end_time", time_data_type()),
+        ("damage", DataType::Utf8),
+        ("given_up", time_data_type()),
+        ("seq", DataType::UInt64),
+    ];
+    of_rows(&columns, &rows.collect::<Vec<Row<'_>>>())
 }
 
 fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, AggregationError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::error::StorageError;
 use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking};
 use crate::manifest::{Manifest, ManifestState, UnsoundFiles};
+use crate::quarantine::kept_path;
 use crate::recovery::FolderLock;
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, verify};
 use crate::wal::{LOGS_FOLDER, Record, WalReader, log_path};
@@ -27,6 +28,32 @@ pub struct FolderCheck {
     pub problems: Vec<StorageError>,
     /// What is unusual and harmless, a sentence each.
     pub notes: Vec<String>,
+}
+
+/// A folder with a database, or with the log of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFolder {
+    /// The object store that everything but the log is in, as the settings have it.
+    pub object_store: Option<String>,
+}
+
+/// Looks whether a folder is a data folder. Blocking.
+///
+/// # Errors
+/// [`StorageError::Invalid`] if it is none, and those of reading.
+pub fn data_folder(folder: &Path) -> Result<DataFolder, StorageError> {
+    let mark = existing_mark(folder)?;
+    Ok(DataFolder { object_store: mark.map(|mark| mark.url.to_string()) })
+}
+
+/// What a data folder knows of its object store, if it has one.
+fn existing_mark(folder: &Path) -> Result<Option<StoreMark>, StorageError> {
+    let mark = StoreMark::read(folder)?;
+    if mark.is_none() && !folder.join("manifest").is_dir() {
+        let shown = folder.display();
+        return Err(StorageError::Invalid(format!("{shown} is no data folder of Highwater")));
+    }
+    Ok(mark)
 }
 
 /// Reads all of a data folder that no process has open, and says what is wrong with it. If the
@@ -69,7 +96,7 @@ pub async fn check_folder(
     }
     for &log in &state.logs {
         let is_last = state.logs.last() == Some(&log);
-        done += check.check_log(&files, log, is_last, state.durable_bytes(log)).await;
+        done += check.check_log(&files, log, is_last, state.durable_bytes(log));
         on_progress(done, total);
     }
     check.bytes = done;
@@ -83,11 +110,7 @@ async fn open_existing(
     let of_lock = folder.to_owned();
     let (lock, mark) = run_blocking(move || {
         let folder = &of_lock;
-        let mark = StoreMark::read(folder)?;
-        if mark.is_none() && !folder.join("manifest").is_dir() {
-            let shown = folder.display();
-            return Err(StorageError::Invalid(format!("{shown} is no data folder of Highwater")));
-        }
+        let mark = existing_mark(folder)?;
         let lock = match FolderLock::take(folder) {
             Ok(lock) => Some(lock),
             // Then nobody else can have it open for writing either.
@@ -136,11 +159,17 @@ impl FolderCheck {
         let segments = state.measurements.values().flat_map(|one| &one.segments);
         let mut live: HashSet<String> = segments.map(|segment| segment.path.clone()).collect();
         live.extend(state.logs.iter().map(|&log| log_path(log)));
+        let given_up = state.quarantine.iter().map(|given_up| given_up.segment.path.as_str());
+        let given_up: HashSet<&str> = given_up.collect();
         let (mut total, mut unneeded, mut unneeded_bytes) = (0, 0, 0);
         for folder in [SEGMENTS_FOLDER, LOGS_FOLDER] {
             for (path, bytes) in files.list(folder).await? {
                 if live.contains(&path) {
                     total += bytes;
+                } else if given_up.contains(path.as_str()) {
+                    let kept = kept_path(&path);
+                    self.notes
+                        .push(format!("{path} was given up; the next start moves it to {kept}"));
                 } else {
                     unneeded += 1;
                     unneeded_bytes += bytes;
@@ -153,27 +182,28 @@ impl FolderCheck {
                  deletes them"
             ));
         }
+        if let Some(rows) = state.quarantine.iter().map(|one| one.segment.rows).reduce(|a, b| a + b)
+        {
+            let segments = state.quarantine.len();
+            self.notes.push(format!(
+                "{segments} segments with {rows} rows were given up; system.quarantine lists them"
+            ));
+        }
         Ok(total)
     }
 
-    /// Reads a log and returns its size.
-    async fn check_log(
-        &mut self,
-        files: &FileStore,
-        number: u64,
-        is_last: bool,
-        durable: u64,
-    ) -> u64 {
+    /// Reads a log and returns its size. Blocking.
+    fn check_log(&mut self, files: &FileStore, number: u64, is_last: bool, durable: u64) -> u64 {
         let path = log_path(number);
-        let bytes = match files.get(&path).await {
-            Ok(bytes) => bytes,
+        let log = match files.open_log(&path) {
+            Ok(log) => log,
             Err(error) => {
                 self.problems.push(error);
                 return 0;
             }
         };
-        let len = bytes.len() as u64;
-        let mut reader = match WalReader::new(&path, bytes, is_last) {
+        let len = log.len();
+        let mut reader = match WalReader::open(&path, log, is_last) {
             Ok(reader) => reader.with_durable(durable),
             Err(error) => {
                 self.problems.push(error);

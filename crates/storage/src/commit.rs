@@ -21,7 +21,8 @@ use crate::version::Version;
 #[derive(Debug, Default)]
 pub struct Commit {
     /// Any of `CreateDatabase`, `DefineMeasurement`, `DropMeasurement`, `RaiseFloor`,
-    /// `CoarsenChanges`, `SetRetention` and `PutDocument`; the others are the engine's own.
+    /// `QuarantineSegment`, `CoarsenChanges`, `SetRetention` and `PutDocument`; the others are the
+    /// engine's own.
     pub edits: Vec<Edit>,
     /// Ranges of materializations whose rows are replaced, after the edits have been applied.
     pub replacements: Vec<Replacement>,
@@ -164,6 +165,7 @@ impl Planned<'_> {
                 self.plan_definition(&id, kind, &schema)
             }
             Edit::RaiseFloor { id, floor } => self.plan_floor(id, floor),
+            Edit::QuarantineSegment { .. } => self.plan_quarantine(edit),
             Edit::DropMeasurement { ref id } | Edit::CoarsenChanges { ref id, .. } => {
                 self.existing(id)?;
                 self.push(edit);
@@ -272,7 +274,10 @@ impl Planned<'_> {
 }
 
 /// The whole granules that these times touch.
-fn granules(times: &TimeRanges, seq: SequenceNumber) -> Vec<(TimeRange, SequenceNumber)> {
+pub(crate) fn granules(
+    times: &TimeRanges,
+    seq: SequenceNumber,
+) -> Vec<(TimeRange, SequenceNumber)> {
     let mut changes = ChangeMap::default();
     times.iter().for_each(|range| changes.touch(range, seq));
     changes.runs().collect()

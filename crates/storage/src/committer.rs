@@ -359,7 +359,7 @@ impl Committer {
         }
         let mut next = Version::clone(&self.shared.version());
         for edit in &edits {
-            next.removed_by(edit).iter().for_each(|segment| segment.mark_removed());
+            next.mark_removed_by(edit);
             next.apply_edit(edit, seq, &self.shared.segments);
         }
         self.publish(next);

@@ -17,7 +17,8 @@ use crate::compaction::CompactionRun;
 use crate::delete::{prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{CacheUse, FileStore, run_blocking};
-use crate::flush::{plan_flushed, write_frozen};
+use crate::flush::{close_logs, plan_flushed, write_frozen};
+use crate::manifest::Edit;
 use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
 use crate::settings::{Durability, Settings};
@@ -205,11 +206,16 @@ impl Engine {
         }
         let paths: Vec<String> =
             written.iter().flat_map(|written| written.paths().map(str::to_owned)).collect();
+        let gives_up = edits.iter().any(|edit| matches!(edit, Edit::QuarantineSegment { .. }));
         let store = Arc::clone(&shared.segments);
         let plan = Box::new(move |version: &Version, seq| {
             plan_commit(edits, &written, &expected, version, seq, &store)
         });
-        Ok(self.edit_adding(paths, plan).await?.seq())
+        let seq = self.edit_adding(paths, plan).await?.seq();
+        if gives_up {
+            shared.segments.delete_unreferenced().await;
+        }
+        Ok(seq)
     }
 
     /// Moves all points in memory to segments.
@@ -233,7 +239,9 @@ impl Engine {
         let store = Arc::clone(&shared.segments);
         let of_frozen = Arc::clone(&frozen);
         let plan = Box::new(move |version: &Version, seq| {
-            Ok(plan_flushed(&flushed, &of_frozen, version, seq, &store))
+            let mut edits = plan_flushed(&flushed, of_frozen.seq(), version, seq, &store);
+            edits.extend(close_logs(&of_frozen, version));
+            Ok(edits)
         });
         let version = self.edit_adding(paths, plan).await?;
         let closed = frozen.logs().iter().filter(|log| !version.logs().contains(log));

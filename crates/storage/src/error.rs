@@ -111,6 +111,12 @@ pub enum StorageError {
     /// No such measurement.
     #[error("there is no measurement {0}")]
     NoSuchMeasurement(MeasurementId),
+    /// No such segment.
+    #[error("there is no live segment {path}; system.segments lists them all")]
+    NoSuchSegment {
+        /// Path relative to the data folder.
+        path: String,
+    },
     /// A field is declared or replaced with a different type.
     #[error("field {field} of {measurement} is {stored}, not {written}")]
     FieldTypeConflict {
@@ -166,7 +172,9 @@ impl StorageError {
             | StorageError::Overloaded { .. }
             | StorageError::MemoryFull => ErrorKind::Unavailable,
             StorageError::Corrupt { .. } | StorageError::Parquet { .. } => ErrorKind::Corrupt,
-            StorageError::NoSuchMeasurement(_) => ErrorKind::NotFound,
+            StorageError::NoSuchMeasurement(_) | StorageError::NoSuchSegment { .. } => {
+                ErrorKind::NotFound
+            }
             StorageError::FieldTypeConflict { .. }
             | StorageError::DeleteRefused { .. }
             | StorageError::LogsElsewhere { .. }

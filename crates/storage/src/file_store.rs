@@ -37,7 +37,7 @@ use remote::{Remote, is_local};
 #[cfg(test)]
 pub(crate) use bucket::faulty::{Fault, FaultyBucket};
 pub(crate) use bucket::{Bucket, BucketUrl};
-pub(crate) use log::LogFile;
+pub(crate) use log::{LogBytes, LogFile};
 pub use segment_cache::CacheUse;
 pub(crate) use store_mark::{StoreMark, unique_text};
 
@@ -218,14 +218,11 @@ impl FileStore {
         if let Some(log) = self.memory_log(path) {
             return Ok(log.bytes());
         }
-        let missing = |source| match source {
-            object_store::Error::NotFound { .. } => {
-                let reason = "the file is missing".to_owned();
-                StorageError::Corrupt { path: path.to_owned(), offset: 0, reason }
-            }
+        let failed = |source| match source {
+            object_store::Error::NotFound { .. } => missing(path),
             source => io("read", path, source),
         };
-        let found = self.objects_at(path).get(&object_path(path)?).await.map_err(missing)?;
+        let found = self.objects_at(path).get(&object_path(path)?).await.map_err(failed)?;
         found.bytes().await.map_err(|e| io("read", path, e))
     }
 
@@ -357,6 +354,21 @@ impl FileStore {
         }
     }
 
+    /// A log to read from. Blocking.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is missing, since only logs that must exist are read;
+    /// [`StorageError::Io`] otherwise.
+    pub(crate) fn open_log(&self, path: &str) -> Result<LogBytes, StorageError> {
+        object_path(path)?;
+        let opened = match (&self.place, self.memory_log(path)) {
+            (Place::Local(folder), _) => folder.open_log(path)?,
+            (Place::Remote(remote), _) => remote.folder.open_log(path)?,
+            (Place::Memory { .. }, log) => log.map(|log| LogBytes::Memory(log.bytes())),
+        };
+        opened.ok_or_else(|| missing(path))
+    }
+
     /// Cuts a log to its first `len` bytes, durably. Blocking.
     ///
     /// # Errors
@@ -380,6 +392,30 @@ impl FileStore {
             Place::Remote(remote) => remote.folder.rename(from, to),
             Place::Memory { .. } => Err(io("move", from, "it is in memory")),
         }
+    }
+
+    /// Moves the file of a segment, durably; `false` if there is none. A crash in between leaves it in
+    /// its old place or in both.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if it cannot be moved.
+    pub(crate) async fn move_segment(&self, from: &str, to: &str) -> Result<bool, StorageError> {
+        if let Place::Local(folder) = &self.place {
+            let (folder, from, to) = (Arc::clone(folder), from.to_owned(), to.to_owned());
+            let rename = move || match folder.has(&from) {
+                true => folder.rename(&from, &to).map(|()| true),
+                false => Ok(false),
+            };
+            return run_blocking(rename).await;
+        }
+        let bytes = match self.get(from).await {
+            Ok(bytes) => bytes,
+            Err(StorageError::Corrupt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        self.put(to, bytes, PutKind::Overwrite).await?;
+        self.delete(from).await?;
+        Ok(true)
     }
 
     /// Removes what unfinished writes of an earlier process left behind. Blocking; to be called
@@ -409,6 +445,11 @@ impl FileStore {
 /// [`StorageError::Invalid`] if it could leave the data folder or name a folder.
 pub(crate) fn object_path(path: &str) -> Result<ObjectPath, StorageError> {
     ObjectPath::parse(path).map_err(|e| StorageError::Invalid(format!("no path of a file: {e}")))
+}
+
+fn missing(path: &str) -> StorageError {
+    let reason = "the file is missing".to_owned();
+    StorageError::Corrupt { path: path.to_owned(), offset: 0, reason }
 }
 
 fn taken(path: &str) -> StorageError {

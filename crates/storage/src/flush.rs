@@ -163,10 +163,11 @@ fn in_windows(
     windows(days, window_rows).into_iter().filter_map(joined).collect()
 }
 
-/// The edits that put stored segments in the place of what is frozen in `frozen`.
+/// The edits that put stored segments in the place of what is frozen in `frozen`, which is all up to
+/// the commit `up_to`.
 pub(crate) fn plan_flushed(
     flushed: &[FlushedMeasurement],
-    frozen: &Version,
+    up_to: SequenceNumber,
     version: &Version,
     seq: SequenceNumber,
     store: &Arc<SegmentStore>,
@@ -181,16 +182,18 @@ pub(crate) fn plan_flushed(
     for measurement in &live {
         plan_rows(&mut planned, measurement, version);
     }
-    planned.push(Edit::Flushed { seq: frozen.seq() });
+    planned.push(Edit::Flushed { seq: up_to });
     for measurement in &live {
         plan_tombstones(&mut planned, measurement, version.flushed);
     }
-    if let Some(newest) = frozen.logs().last() {
-        for &log in version.logs().iter().filter(|log| *log < newest) {
-            planned.push(Edit::CloseLog { log });
-        }
-    }
     planned.into_edits()
+}
+
+/// The edits that give up the logs which hold nothing else than what is frozen in `frozen`.
+pub(crate) fn close_logs(frozen: &Version, version: &Version) -> Vec<Edit> {
+    let Some(newest) = frozen.logs().last() else { return Vec::new() };
+    let older = version.logs().iter().filter(|log| *log < newest);
+    older.map(|&log| Edit::CloseLog { log }).collect()
 }
 
 fn plan_rows(planned: &mut Planned<'_>, flushed: &FlushedMeasurement, version: &Version) {

@@ -7,22 +7,33 @@ use highwater_core::{MeasurementId, PointBatch, SequenceNumber, TimeRange, Times
 
 use crate::error::StorageError;
 use crate::manifest::{ManifestState, MeasurementState, SyncedLog, decode_edits, decode_state};
+use crate::quarantine::QuarantinedSegment;
 use crate::segment::describe_segment;
 use crate::wal::{Record, WalReader};
 
+/// What a file says.
+#[derive(Debug)]
+pub struct FileDescription {
+    /// A line per fact, as far as it could be read.
+    pub lines: String,
+    /// Why the rest could not be read, if there is one.
+    pub damage: Option<StorageError>,
+}
+
 /// Describes a file of the log (`.wal`), the manifest (`.edit`, `.checkpoint`) or a segment
 /// (`.parquet`), a line per fact.
-/// A log that cannot be read to its end is described up to there, with the error as last line.
+/// A log that cannot be read to its end is described up to there.
 ///
 /// # Errors
 /// [`StorageError::Invalid`] if the name is that of something else, [`StorageError::Corrupt`] if
 /// the file is damaged from the start.
-pub fn describe_file(name: &str, bytes: Bytes) -> Result<String, StorageError> {
+pub fn describe_file(name: &str, bytes: Bytes) -> Result<FileDescription, StorageError> {
+    let whole = |lines| FileDescription { lines, damage: None };
     match name.rsplit('.').next() {
         Some("wal") => describe_log(name, bytes),
-        Some("edit") => describe_edits(name, &bytes),
-        Some("checkpoint") => describe_checkpoint(name, &bytes),
-        Some("parquet") => describe_segment(name, &bytes),
+        Some("edit") => describe_edits(name, &bytes).map(whole),
+        Some("checkpoint") => describe_checkpoint(name, &bytes).map(whole),
+        Some("parquet") => describe_segment(name, &bytes).map(whole),
         _ => {
             let text = format!(
                 "{name} is no log (.wal), manifest (.edit, .checkpoint) or segment (.parquet)"
@@ -32,22 +43,22 @@ pub fn describe_file(name: &str, bytes: Bytes) -> Result<String, StorageError> {
     }
 }
 
-fn describe_log(name: &str, bytes: Bytes) -> Result<String, StorageError> {
-    let mut lines = Lines::default();
+fn describe_log(name: &str, bytes: Bytes) -> Result<FileDescription, StorageError> {
+    let (mut lines, mut damage) = (Lines::default(), None);
     let len = bytes.len();
     let mut reader = WalReader::new(name, bytes, true)?;
     loop {
         let at = reader.offset();
         match reader.next() {
             Some(Ok(record)) => describe_record(&mut lines, at, &record),
-            Some(Err(error)) => lines.push(format_args!("{error}")),
+            Some(Err(error)) => damage = Some(error),
             None => break,
         }
     }
     if let Some(kept) = reader.torn_at() {
         lines.push(format_args!("byte {kept}: incomplete, {} bytes", len as u64 - kept));
     }
-    Ok(lines.0)
+    Ok(FileDescription { lines: lines.0, damage })
 }
 
 fn describe_record(lines: &mut Lines, at: u64, record: &Record) {
@@ -89,7 +100,7 @@ fn describe_edits(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
 fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError> {
     let state = decode_state(bytes).map_err(|damage| damage.in_file(name.to_owned()))?;
     let ManifestState { seq, flushed, logs, synced_log, .. } = &state;
-    let ManifestState { databases, measurements, dropped, documents, .. } = &state;
+    let ManifestState { databases, measurements, dropped, documents, quarantine, .. } = &state;
     let mut lines = Lines::default();
     lines.push(format_args!("commit {seq}, flushed up to {flushed}, logs {logs:?}"));
     if let Some(SyncedLog { log, bytes }) = synced_log {
@@ -114,6 +125,13 @@ fn describe_checkpoint(name: &str, bytes: &[u8]) -> Result<String, StorageError>
     }
     for (id, seq) in dropped {
         lines.push(format_args!("measurement {id}: dropped by commit {seq}"));
+    }
+    for given_up in quarantine.iter() {
+        let QuarantinedSegment { id, segment, seq, .. } = &**given_up;
+        lines.push(format_args!(
+            "given up by commit {seq}: {} of {id}, {} rows in {}",
+            segment.path, segment.rows, segment.times
+        ));
     }
     for (key, text) in documents {
         lines.push(format_args!("document {key}: {} bytes", text.len()));
@@ -182,7 +200,9 @@ mod tests {
         writer.append_delete(&id, &tombstone, &tombstone.times).unwrap();
         writer.sync().unwrap();
         let whole = files.get(&log_path(1)).await.unwrap();
-        let text = describe_file("1.wal", whole.clone()).unwrap();
+        let FileDescription { lines: text, damage } =
+            describe_file("1.wal", whole.clone()).unwrap();
+        assert!(damage.is_none(), "{damage:?}");
         let expected = "byte 16: commit 4: 2 points of 1 series into db.cpu in \
              [1970-01-01T00:00:00Z, 1970-01-01T00:01:00.000000001Z), fields load\n\
              byte 141: commit 5: delete from db.cpu in \
@@ -190,7 +210,12 @@ mod tests {
              [1970-01-01T00:00:00Z, 1970-01-01T00:00:01Z)\n";
         assert_eq!(text, expected);
         let torn = describe_file("1.wal", whole.slice(..whole.len() - 1)).unwrap();
-        assert!(torn.ends_with(&format!("byte 141: incomplete, {} bytes\n", whole.len() - 142)));
+        let incomplete = format!("byte 141: incomplete, {} bytes\n", whole.len() - 142);
+        assert!(torn.lines.ends_with(&incomplete) && torn.damage.is_none(), "{torn:?}");
+        let mut damaged = whole.to_vec();
+        damaged[60] ^= 1;
+        let damaged = describe_file("1.wal", damaged.into()).unwrap();
+        assert!(damaged.lines.is_empty() && damaged.damage.is_some(), "{damaged:?}");
         assert!(describe_file("1.parquet", whole).is_err());
     }
 
@@ -204,7 +229,7 @@ mod tests {
         }
         let mut described = String::new();
         for (path, _) in files.list("manifest").await.unwrap().into_iter().rev().take(2) {
-            described += &describe_file(&path, files.get(&path).await.unwrap()).unwrap();
+            described += &describe_file(&path, files.get(&path).await.unwrap()).unwrap().lines;
         }
         let expected = "commit 64: {\"put_document\":{\"key\":\"a\",\"text\":\"text\"}}\n\
              commit 64, flushed up to 0, logs []\ndocument a: 4 bytes\n";

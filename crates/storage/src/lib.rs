@@ -5,7 +5,7 @@
 //!
 //! Reading order: `engine` is the door, `committer` the one writer behind it, `version` what readers
 //! see. Points go through `write`, `wal`, `memtable`, `flush` and `segment` to `scan`; `manifest` says
-//! what is live, `recovery` brings it back, `compaction` tidies up.
+//! what is live, `recovery` brings it back, `compaction` tidies up, `quarantine` gives up what is damaged.
 
 mod backup;
 mod changes;
@@ -26,6 +26,7 @@ mod memtable;
 mod parallel;
 mod planned;
 mod pressure;
+mod quarantine;
 mod recovery;
 mod scan;
 mod segment;
@@ -38,18 +39,19 @@ mod write;
 
 pub use backup::{Backup, BackupFile};
 pub use changes::ChangeMap;
-pub use check::{FolderCheck, check_folder};
+pub use check::{DataFolder, FolderCheck, check_folder, data_folder};
 pub use commit::{Commit, Replacement};
 pub use compaction::CompactionRun;
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use file_store::CacheUse;
-pub use inspect::describe_file;
+pub use inspect::{FileDescription, describe_file};
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
     Tombstone,
 };
 pub use pressure::MemoryPressure;
+pub use quarantine::{ExaminedSegment, QuarantinedSegment};
 pub use scan::{Scan, ScanDescription, ScanRequest};
 pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};

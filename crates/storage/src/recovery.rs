@@ -1,21 +1,25 @@
 //! Opening a data folder: the manifest, then the commits in the logs that it does not cover yet.
 
+mod replay;
+
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_core::{Clock, MeasurementId, SequenceNumber, Timestamp};
+use highwater_core::{Clock, SequenceNumber, Timestamp};
 use tracing::{info, warn};
 
 use crate::committer::Shared;
 use crate::error::StorageError;
 use crate::file_store::{Bucket, FileStore, StoreMark, run_blocking, unique_text};
 use crate::manifest::{Edit, Manifest, ManifestState};
+use crate::quarantine::set_aside_quarantined;
 use crate::segment::{SEGMENTS_FOLDER, SegmentShape, SegmentStore, file_number};
 use crate::settings::Settings;
 use crate::version::Version;
-use crate::wal::{EMPTY_LOG_BYTES, LOGS_FOLDER, Record, WalWriter, log_number, log_path, read_log};
+use crate::wal::{EMPTY_LOG_BYTES, LOGS_FOLDER, WalWriter, log_number, log_path};
+use replay::Replay;
 
 const LOCK_FILE: &str = "LOCK";
 /// Folder of logs that were given up with what they hold.
@@ -137,17 +141,20 @@ async fn try_recover(
 ) -> Result<Recovered, StorageError> {
     let mut manifest = Manifest::open(Arc::clone(files)).await?;
     let has_logs = has_logs(files, manifest.state(), settings)?;
-    let found = files.list(SEGMENTS_FOLDER).await?;
+    let mut found = files.list(SEGMENTS_FOLDER).await?;
     let next_file = next_file(files, &manifest, &found);
     let shape = SegmentShape::of_windows(settings.window_points);
     let segments = SegmentStore::new(Arc::clone(files), next_file, shape);
-    let mut version = Version::of_manifest(manifest.state(), &segments);
+    let version = Version::of_manifest(manifest.state(), &segments);
+    let mut replay = Replay::new(manifest.state(), version, &segments, settings, &**clock);
     if has_logs {
-        replay_logs(files, manifest.state(), &mut version, &**clock).await?;
+        replay.run(files).await?;
     } else {
         set_aside_logs(files, manifest.number()).await?;
     }
-    let log = open_log(files, &mut manifest, &mut version, &segments, clock.now()).await?;
+    let Replay { mut version, edits, .. } = replay;
+    let log = open_log(files, &mut manifest, &mut version, &segments, edits, clock.now()).await?;
+    set_aside_quarantined(files, &version, &mut found).await;
     remove_orphans(files, &version, found).await;
     let (files, clock, settings) = (Arc::clone(files), Arc::clone(clock), settings.clone());
     let shared = Shared::new(segments, files, clock, settings, version);
@@ -189,72 +196,22 @@ fn has_logs(
 /// The first number for new segments. In an object store a writer that has been replaced may be
 /// about to write or delete files, so there every opening has numbers that no other ever uses.
 fn next_file(files: &FileStore, manifest: &Manifest, found: &[(String, u64)]) -> u64 {
-    let last = found.iter().filter_map(|(path, _)| file_number(path)).max();
+    let given_up = manifest.state().quarantine.iter().map(|given_up| &given_up.segment.path);
+    let paths = found.iter().map(|(path, _)| path).chain(given_up);
+    let last = paths.filter_map(|path| file_number(path)).max();
     let next = last.map_or(0, |last| last + 1);
     let of_opening = (manifest.number() + 1) << FILES_OF_OPENING_BITS;
     if files.is_in_bucket() { next.max(of_opening) } else { next }
 }
 
-/// Applies the commits that segments do not hold yet, oldest first.
-async fn replay_logs(
-    files: &Arc<FileStore>,
-    state: &ManifestState,
-    version: &mut Version,
-    clock: &dyn Clock,
-) -> Result<(), StorageError> {
-    let mut replayed = 0_u64;
-    for &number in &state.logs {
-        let is_last = state.logs.last() == Some(&number);
-        let each = |record| {
-            if replay(version, state, record)? {
-                replayed += 1;
-                version.note_unflushed(clock.now());
-            }
-            Ok(())
-        };
-        read_log(files, number, is_last, state.durable_bytes(number), each).await?;
-    }
-    if replayed > 0 {
-        info!(replayed, rows = version.memory().rows, "brought back commits from the log");
-    }
-    Ok(())
-}
-
-/// Applies one record; `false` if its effect is durable elsewhere or has been undone.
-fn replay(
-    version: &mut Version,
-    state: &ManifestState,
-    record: Record,
-) -> Result<bool, StorageError> {
-    let is_over = |id: &MeasurementId, seq: SequenceNumber| {
-        seq <= state.flushed || state.dropped.get(id).is_some_and(|dropped| seq <= *dropped)
-    };
-    let mut applied = false;
-    match record {
-        Record::Points { seq, batches } => {
-            for (id, points) in batches.iter().filter(|(id, _)| !is_over(id, seq)) {
-                version.apply_points(id, points, seq)?;
-                applied = true;
-            }
-            version.note_seq(seq);
-        }
-        Record::Delete { id, tombstone, touched } => {
-            version.note_seq(tombstone.seq);
-            if !is_over(&id, tombstone.seq) {
-                version.apply_delete(&id, tombstone, &touched);
-                applied = true;
-            }
-        }
-    }
-    Ok(applied)
-}
-
-/// Starts a new log. Logs that hold nothing any more are given up in the same commit.
+/// Starts a new log. Logs that hold nothing any more are given up in the same commit, and edits of
+/// replaying, which the version has already, become durable.
 async fn open_log(
     files: &Arc<FileStore>,
     manifest: &mut Manifest,
     version: &mut Version,
     segments: &Arc<SegmentStore>,
+    replayed: Vec<Edit>,
     now: Timestamp,
 ) -> Result<WalWriter, StorageError> {
     let on_disk =
@@ -278,7 +235,8 @@ async fn open_log(
         edits.extend(version.logs().iter().map(|&log| Edit::CloseLog { log }));
     }
     let seq = version.seq().next();
-    commit_opening(files, manifest, seq, &edits, opening).await?;
+    let all: Vec<Edit> = replayed.into_iter().chain(edits.iter().cloned()).collect();
+    commit_opening(files, manifest, seq, &all, opening).await?;
     edits.iter().for_each(|edit| version.apply_edit(edit, seq, segments));
     Ok(log)
 }

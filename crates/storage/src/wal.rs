@@ -8,9 +8,10 @@ mod encoding;
 mod frame;
 mod reader;
 mod record;
+mod window;
 mod writer;
 
-pub(crate) use reader::{WalReader, read_log};
+pub(crate) use reader::{LogReading, WalReader};
 pub(crate) use record::Record;
 pub(crate) use writer::WalWriter;
 

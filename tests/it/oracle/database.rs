@@ -10,7 +10,7 @@ use highwater_aggregation::{Aggregates, AggregationSettings, Rules};
 use highwater_core::{Clock, MeasurementId, MockClock, TimeRange, Timestamp};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
-use highwater_storage::{Engine, Settings, WriteMode};
+use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
 use tempfile::TempDir;
 
 use super::model::{Point, float_cell};
@@ -98,6 +98,21 @@ impl Database {
 
     pub(crate) async fn enable(&self, name: &str, enabled: bool) {
         self.aggregates.set_enabled(DATABASE, name, enabled).await.unwrap();
+    }
+
+    /// Gives one of the segments of stored partials up, if none of them is sealed: then nothing is
+    /// lost.
+    pub(crate) async fn give_up_partials(&self, number: u64) {
+        let version = self.engine().version();
+        let stored =
+            version.all_measurements().filter(|m| m.kind() == MeasurementKind::Materialization);
+        let paths: Vec<String> =
+            stored.flat_map(|m| m.segments().map(|segment| segment.path.clone())).collect();
+        let Some(at) = number.checked_rem(paths.len() as u64) else { return };
+        let path = &paths[at as usize];
+        if self.aggregates.plan_quarantine(path, true).await.unwrap().lost.is_empty() {
+            self.aggregates.quarantine(path, true).await.unwrap();
+        }
     }
 
     pub(crate) fn last_processed(&self, name: &str) -> Option<Timestamp> {

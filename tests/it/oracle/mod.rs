@@ -93,6 +93,7 @@ impl History {
                 database.enable(name, *enabled).await;
                 self.enabled.insert(name, *enabled);
             }
+            Step::GiveUp(number) => database.give_up_partials(*number).await,
             Step::Reopen => {
                 let database = self.database.take().unwrap();
                 self.database = Some(database.reopen().await);

@@ -24,6 +24,8 @@ pub(crate) enum Step {
     Advance(i64),
     Refresh(&'static str, Option<(i64, i64)>),
     Enable(&'static str, bool),
+    /// A segment of stored partials is given up, the one with this number modulo theirs.
+    GiveUp(u64),
     /// Closed and opened again.
     Reopen,
     /// Opened from the files as they lie there, without being closed.
@@ -48,6 +50,7 @@ impl fmt::Display for Step {
             }
             Step::Enable(name, true) => write!(f, "enable {name}"),
             Step::Enable(name, false) => write!(f, "disable {name}"),
+            Step::GiveUp(number) => write!(f, "give up segment {number} of stored partials"),
             Step::Reopen => f.write_str("close and open"),
             Step::Crash => f.write_str("crash and open"),
         }
@@ -78,10 +81,11 @@ pub(crate) fn any_step(
             7 * NANOS_PER_HOUR,
             NANOS_PER_DAY,
         ])),
-        81..=90 => {
+        81..=88 => {
             let window = random.chance(60).then(|| any_window(random, base));
             Step::Refresh(random.pick(names), window)
         }
+        89..=90 => Step::GiveUp(random.next() >> 32),
         91..=93 => Step::Enable(random.pick(names), random.chance(60)),
         94..=96 => Step::Reopen,
         _ => Step::Crash,

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use highwater_storage::describe_file;
+use highwater_storage::{FileDescription, describe_file};
+
+use crate::respond::in_one_line;
 
 /// What to look at.
 #[derive(Args, Debug)]
@@ -42,6 +44,7 @@ impl Kind {
 }
 
 pub(super) fn run(flags: &InspectFlags) -> anyhow::Result<()> {
+    let mut damaged = 0;
     for path in &flags.paths {
         let files = files_below(flags.kind, path)?;
         if files.is_empty() {
@@ -52,11 +55,18 @@ pub(super) fn run(flags: &InspectFlags) -> anyhow::Result<()> {
             let bytes = std::fs::read(&file);
             let bytes = bytes.with_context(|| format!("could not read {}", file.display()))?;
             let shown = file.display().to_string();
-            let text = describe_file(&shown, bytes.into())?;
-            super::print(&format!("{shown}\n{}", indented(&text)))?;
+            let FileDescription { mut lines, damage } = describe_file(&shown, bytes.into())?;
+            if let Some(damage) = damage {
+                lines.push_str(&in_one_line(&damage));
+                damaged += 1;
+            }
+            super::print(&format!("{shown}\n{}", indented(&lines)))?;
         }
     }
-    Ok(())
+    match damaged {
+        0 => Ok(()),
+        files => bail!("{} damaged", super::counted(files, "file")),
+    }
 }
 
 /// The file itself, or all of that kind in a folder, by path.

@@ -11,6 +11,7 @@ mod check;
 pub(crate) mod client;
 mod config;
 mod inspect;
+mod quarantine;
 mod restore;
 mod rules;
 mod sql;
@@ -59,6 +60,8 @@ enum Command {
     Restore(restore::RestoreFlags),
     /// Read a whole data folder and say what is damaged; changes nothing
     Check(check::CheckFlags),
+    /// Give up damaged segments of a data folder, so that the rest of it answers again
+    Quarantine(quarantine::QuarantineFlags),
     /// Show what files of a data folder say
     Inspect(inspect::InspectFlags),
     /// Print settings
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Backup(flags) => backup::run(&flags),
         Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),
+        Command::Quarantine(flags) => quarantine::run(&flags),
         Command::Inspect(flags) => inspect::run(&flags),
         Command::Config(command) => config::run(&command),
     };

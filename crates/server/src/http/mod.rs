@@ -13,6 +13,7 @@ mod maintenance;
 mod params;
 mod query_sql;
 mod rules;
+mod segments;
 mod write;
 
 use std::future::ready;
@@ -72,6 +73,7 @@ pub fn router(server: Server) -> Router {
         .merge(maintenance::routes())
         .merge(query_sql::routes())
         .merge(rules::routes())
+        .merge(segments::routes())
         .merge(write::routes())
         .merge(test_controls)
         .fallback(no_route)

@@ -9,8 +9,8 @@ use super::choice::{CompactionReason, Hull};
 use super::{CompactionInput, CompactionJob, Limits, choose, obsolete_tombstones, rewrite};
 use crate::manifest::{MeasurementKind, Tombstone};
 use crate::scan::tests::{Measurement, assert_same, step};
-use crate::segment::SegmentMeta;
 use crate::segment::test_rows::Row;
+use crate::segment::{Removal, SegmentMeta};
 
 const LIMITS: Limits = Limits { segments: 8, max_rows: 1000, max_bytes: 1 << 40, window_rows: 0 };
 
@@ -271,7 +271,7 @@ impl Measurement {
         self.sources.segments.retain(|segment| {
             let is_member = paths.contains(&segment.meta().path.as_str());
             if is_member {
-                segment.mark_removed();
+                segment.mark_removed(Removal::Delete);
             }
             !is_member
         });

@@ -19,7 +19,7 @@ async fn folder() -> TempDir {
 }
 
 /// Changes a byte of the file below `part` with this ending, and returns its path.
-fn damage(folder: &Path, part: &str, ending: &str, at: usize) -> String {
+pub(super) fn damage(folder: &Path, part: &str, ending: &str, at: usize) -> String {
     let mut open = vec![folder.join(part)];
     while let Some(path) = open.pop() {
         if path.is_dir() {

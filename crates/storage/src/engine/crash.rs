@@ -36,8 +36,14 @@ async fn start_with(
     files: &Arc<FileStore>,
     durability: Durability,
 ) -> Result<Engine, StorageError> {
-    let settings =
-        Settings { compact_segments: 2, window_points: 5, durability, ..Settings::default() };
+    // Every recovery of more than some points flushes on the way.
+    let settings = Settings {
+        compact_segments: 2,
+        window_points: 5,
+        flush_points: 12,
+        durability,
+        ..Settings::default()
+    };
     let clock = Arc::new(MockClock::at(Timestamp::from_secs(1_000_000)));
     Engine::start(Arc::clone(files), None, settings, clock).await
 }

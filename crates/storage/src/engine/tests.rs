@@ -12,6 +12,10 @@ mod crash;
 mod model;
 #[path = "points.rs"]
 mod points;
+#[path = "quarantine.rs"]
+mod quarantine;
+#[path = "recovery.rs"]
+mod recovery;
 #[path = "rollups.rs"]
 mod rollups;
 
@@ -21,7 +25,7 @@ use highwater_core::{Comparison, FieldValue, MockClock, TimeRange, TimeRanges, T
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Edit, MeasurementKind, Replacement, RetentionRule};
+use crate::{Edit, ExaminedSegment, MeasurementKind, Replacement, RetentionRule};
 use points::{points, read};
 
 struct Harness {

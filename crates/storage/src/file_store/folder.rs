@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::log::LocalLog;
+use super::log::{LocalLog, LogBytes};
 use super::{PutKind, io as io_error, taken};
 use crate::error::StorageError;
 
@@ -97,6 +97,19 @@ impl Folder {
         }
     }
 
+    /// A log to read from; `None` if there is none.
+    pub(super) fn open_log(&self, path: &str) -> Result<Option<LogBytes>, StorageError> {
+        let open = || {
+            let file = File::open(self.root.join(path))?;
+            let len = file.metadata()?.len();
+            Ok(LogBytes::File { path: path.to_owned(), file, len })
+        };
+        match open() {
+            Err(e) if io::Error::kind(&e) == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).map_err(|e| io_error("read", path, e)),
+        }
+    }
+
     pub(super) fn truncate(&self, path: &str, len: u64) -> Result<(), StorageError> {
         let truncate = || {
             let file = OpenOptions::new().write(true).open(self.root.join(path))?;
@@ -104,6 +117,10 @@ impl Folder {
             file.sync_all()
         };
         truncate().map_err(|e| io_error("truncate", path, e))
+    }
+
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {

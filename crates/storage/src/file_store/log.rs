@@ -1,7 +1,7 @@
 //! Logs: files that only grow.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +27,43 @@ pub(crate) trait LogFile: Send + std::fmt::Debug {
 
     /// Bytes appended so far.
     fn len(&self) -> u64;
+}
+
+/// A log to read from. All calls block.
+#[derive(Debug)]
+pub(crate) enum LogBytes {
+    /// A file and its length.
+    File { path: String, file: File, len: u64 },
+    /// Bytes in memory.
+    Memory(Bytes),
+}
+
+impl LogBytes {
+    /// Length when it was opened.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            LogBytes::File { len, .. } => *len,
+            LogBytes::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Fills `into` with the bytes from `at` on, which must be so many at least.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if they cannot be read.
+    pub(crate) fn read_at(&mut self, at: u64, into: &mut [u8]) -> Result<(), StorageError> {
+        match self {
+            LogBytes::File { path, file, .. } => {
+                let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(into));
+                read.map_err(|e| io_error("read", path, e))
+            }
+            LogBytes::Memory(bytes) => {
+                let at = at as usize;
+                into.copy_from_slice(&bytes[at..at + into.len()]);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A log in a local file.

@@ -6,6 +6,7 @@ use highwater_core::{MeasurementId, Schema, SequenceNumber, Timestamp};
 
 use super::{Edit, ManifestState, MeasurementKind, MeasurementState, Tombstone};
 use crate::changes::ChangeMap;
+use crate::quarantine::QuarantinedSegment;
 use crate::segment::SegmentMeta;
 
 /// Why an edit does not fit the state.
@@ -69,7 +70,12 @@ impl ManifestState {
             Edit::DefineMeasurement { id, kind, schema } => self.define(id, *kind, schema)?,
             Edit::DropMeasurement { id } => self.drop_measurement(id),
             Edit::AddSegment { id, segment } => self.existing(id)?.add_segment(segment)?,
-            Edit::RemoveSegment { id, path } => self.existing(id)?.remove_segment(path)?,
+            Edit::RemoveSegment { id, path } => {
+                self.existing(id)?.remove_segment(path)?;
+            }
+            Edit::QuarantineSegment { id, path, damage, at } => {
+                self.quarantine_segment(id, path, damage.as_deref(), *at)?;
+            }
             Edit::AddTombstone { id, tombstone } => {
                 self.existing(id)?.add_tombstone(id, tombstone)?;
             }
@@ -142,6 +148,21 @@ impl ManifestState {
         self.dropped.insert(id.clone(), self.seq);
     }
 
+    fn quarantine_segment(
+        &mut self,
+        id: &MeasurementId,
+        path: &str,
+        damage: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), EditError> {
+        let found = self.existing(id)?;
+        let (kind, segment) = (found.kind, found.remove_segment(path)?);
+        let (id, damage, seq) = (id.clone(), damage.map(str::to_owned), self.seq);
+        let given_up = QuarantinedSegment { id, kind, segment, damage, at, seq };
+        Arc::make_mut(&mut self.quarantine).push(Arc::new(given_up));
+        Ok(())
+    }
+
     fn note_flushed(&mut self, seq: SequenceNumber) {
         self.flushed = self.flushed.max(seq);
         let needed = self.dropped.iter().filter(|(_, dropped)| **dropped > self.flushed);
@@ -177,11 +198,10 @@ impl MeasurementState {
         Ok(())
     }
 
-    fn remove_segment(&mut self, path: &str) -> Result<(), EditError> {
+    fn remove_segment(&mut self, path: &str) -> Result<Arc<SegmentMeta>, EditError> {
         let position = self.segments.iter().position(|own| own.path == path);
         let position = position.ok_or_else(|| EditError::NoSuchSegment(path.to_owned()))?;
-        self.segments.remove(position);
-        Ok(())
+        Ok(self.segments.remove(position))
     }
 
     fn add_tombstone(

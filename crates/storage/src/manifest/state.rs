@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::ChangeMap;
+use crate::quarantine::QuarantinedSegment;
 use crate::segment::SegmentMeta;
 
 /// What a measurement holds.
@@ -117,6 +118,17 @@ pub enum Edit {
         id: MeasurementId,
         /// Path of the segment.
         path: String,
+    },
+    /// A segment is given up: no longer live, and its file is kept.
+    QuarantineSegment {
+        /// Of which measurement.
+        id: MeasurementId,
+        /// Path of the segment.
+        path: String,
+        /// What is wrong with it; `None` if nothing is.
+        damage: Option<String>,
+        /// When that was decided.
+        at: Timestamp,
     },
     /// Rows of older segments are gone.
     AddTombstone {
@@ -245,6 +257,13 @@ pub struct ManifestState {
     /// Documents of layers above.
     #[serde(with = "map_as_pairs")]
     pub documents: OrdMap<String, Arc<str>>,
+    /// Segments that were given up, oldest first.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub quarantine: Arc<Vec<Arc<QuarantinedSegment>>>,
+}
+
+fn is_empty(quarantine: &[Arc<QuarantinedSegment>]) -> bool {
+    quarantine.is_empty()
 }
 
 /// Keys of JSON objects must be strings, so maps are written as lists of pairs.

@@ -23,8 +23,8 @@ impl DamagedSegments {
         }
     }
 
-    /// The segment is not live any more.
-    pub(super) fn forget(&self, path: &str) {
+    /// The segment is not live any more, or sound again.
+    pub(crate) fn forget(&self, path: &str) {
         self.0.lock().remove(path);
     }
 

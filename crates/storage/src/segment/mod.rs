@@ -36,7 +36,7 @@ pub(crate) use last_points::LastPoints;
 pub(crate) use path::{SEGMENTS_FOLDER, file_number};
 pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;
-pub(crate) use store::{SegmentHandle, SegmentShape, SegmentStore};
+pub(crate) use store::{Removal, SegmentHandle, SegmentShape, SegmentStore};
 pub(crate) use verify::verify;
 pub(crate) use writer::{EncodedSegment, ROW_GROUP_ROWS};
 

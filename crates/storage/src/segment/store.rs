@@ -1,8 +1,8 @@
 //! The segments of an engine: their files, parsed footers, and when a file may go.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use super::writer::{
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path, run_blocking};
 use crate::parallel::concat_rows;
+use crate::quarantine::set_aside;
 
 /// Memory for footers of one engine.
 const FOOTER_BYTES: usize = 64 << 20;
@@ -45,6 +46,17 @@ pub(crate) struct SegmentStore {
     written_bytes: AtomicU64,
     /// Files of removed segments that no reader needs any more.
     unreferenced: Mutex<Vec<String>>,
+    /// The same of segments that were given up.
+    given_up: Mutex<Vec<String>>,
+}
+
+/// What becomes of the file of a segment that is not live any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// It is deleted.
+    Delete,
+    /// It is kept in another folder.
+    Keep,
 }
 
 /// How rows are cut into segments, and segments into row groups.
@@ -76,6 +88,7 @@ impl SegmentStore {
             damaged: DamagedSegments::default(),
             written_bytes: AtomicU64::new(0),
             unreferenced: Mutex::default(),
+            given_up: Mutex::default(),
         })
     }
 
@@ -158,12 +171,14 @@ impl SegmentStore {
     /// A handle to a segment that is stored. There should be one per segment.
     pub(crate) fn handle(self: &Arc<Self>, meta: Arc<SegmentMeta>) -> Arc<SegmentHandle> {
         let store = Arc::clone(self);
-        Arc::new(SegmentHandle { meta, store, is_removed: AtomicBool::new(false) })
+        Arc::new(SegmentHandle { meta, store, removal: OnceLock::new() })
     }
 
     /// Deletes the files of removed segments whose last handle is gone, and says how many. If some
-    /// cannot be deleted all are tried again by the next call.
+    /// cannot be deleted all are tried again by the next call. Those that were given up are kept
+    /// elsewhere.
     pub(crate) async fn delete_unreferenced(&self) -> usize {
+        self.set_aside_given_up().await;
         let paths = std::mem::take(&mut *self.unreferenced.lock());
         match self.files.delete_all(&paths).await {
             Ok(()) => paths.len(),
@@ -172,6 +187,15 @@ impl SegmentStore {
                 warn!(segments = paths.len(), error, "could not delete removed segments");
                 self.unreferenced.lock().extend(paths);
                 0
+            }
+        }
+    }
+
+    async fn set_aside_given_up(&self) {
+        let paths = std::mem::take(&mut *self.given_up.lock());
+        for path in paths {
+            if !set_aside(&self.files, &path).await {
+                self.given_up.lock().push(path);
             }
         }
     }
@@ -184,7 +208,7 @@ impl SegmentStore {
 pub(crate) struct SegmentHandle {
     meta: Arc<SegmentMeta>,
     store: Arc<SegmentStore>,
-    is_removed: AtomicBool,
+    removal: OnceLock<Removal>,
 }
 
 impl SegmentHandle {
@@ -199,9 +223,16 @@ impl SegmentHandle {
     }
 
     /// The segment is no longer live: once the last handle is gone, the next
-    /// [`SegmentStore::delete_unreferenced`] deletes the file.
-    pub(crate) fn mark_removed(&self) {
-        self.is_removed.store(true, Ordering::Relaxed);
+    /// [`SegmentStore::delete_unreferenced`] does this with the file.
+    pub(crate) fn mark_removed(&self, removal: Removal) {
+        self.removal.get_or_init(|| removal);
+    }
+
+    /// The next reader reads the file itself, not what is kept of it in memory or in a copy.
+    pub(crate) fn forget_cached(&self) {
+        self.store.footers.forget(&self.meta.path);
+        self.store.last_points.forget(&self.meta.path);
+        self.store.files.forget_copy(&self.meta.path);
     }
 
     /// The footer, from the cache if it is there.
@@ -382,12 +413,15 @@ impl SegmentHandle {
 
 impl Drop for SegmentHandle {
     fn drop(&mut self) {
-        if *self.is_removed.get_mut() {
-            self.store.footers.forget(&self.meta.path);
-            self.store.last_points.forget(&self.meta.path);
-            self.store.damaged.forget(&self.meta.path);
-            self.store.unreferenced.lock().push(self.meta.path.clone());
-        }
+        let Some(removal) = self.removal.get() else { return };
+        self.store.footers.forget(&self.meta.path);
+        self.store.last_points.forget(&self.meta.path);
+        self.store.damaged.forget(&self.meta.path);
+        let files = match removal {
+            Removal::Delete => &self.store.unreferenced,
+            Removal::Keep => &self.store.given_up,
+        };
+        files.lock().push(self.meta.path.clone());
     }
 }
 

@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::prune::plan_row_group;
 use super::test_rows::{Row, batch, rows, schema};
 use super::writer::ROW_GROUP_ROWS;
-use super::{SegmentHandle, SegmentReader, SegmentShape, SegmentStore, Selection};
+use super::{Removal, SegmentHandle, SegmentReader, SegmentShape, SegmentStore, Selection};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path};
 
@@ -213,7 +213,7 @@ async fn a_removed_file_goes_after_its_last_reader() {
     let segment = write(&store, &schema, &[Row::at(1).field("a", 1)]).await.remove(0);
     let location = object_path(&segment.meta().path).unwrap();
     let reader = Arc::clone(&segment);
-    segment.mark_removed();
+    segment.mark_removed(Removal::Delete);
     drop(segment);
     assert_eq!(store.delete_unreferenced().await, 0);
     let all = selection(schema.arrow(), TimeRanges::all());

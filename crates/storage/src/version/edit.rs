@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, SequenceNumber};
+use highwater_core::{MeasurementId, SequenceNumber, Timestamp};
 
 use super::{Measurement, Version};
 use crate::columns::Columns;
 use crate::manifest::{Edit, ManifestState, MeasurementState, Tombstone};
-use crate::segment::{SegmentHandle, SegmentStore};
+use crate::quarantine::QuarantinedSegment;
+use crate::segment::{Removal, SegmentHandle, SegmentStore};
 
 impl Version {
     /// The version that the manifest describes: what is in segments, and nothing in memory.
@@ -27,22 +28,24 @@ impl Version {
             databases: databases.collect(),
             measurements: measurements.collect(),
             documents: state.documents.iter().map(|(k, v)| (k.clone(), Arc::clone(v))).collect(),
+            quarantine: Arc::clone(&state.quarantine),
             logs: state.logs.clone(),
             ..Version::default()
         }
     }
 
-    /// The segments of this version that an edit removes.
-    pub(crate) fn removed_by(&self, edit: &Edit) -> Vec<Arc<SegmentHandle>> {
-        let (id, removed) = match edit {
-            Edit::DropMeasurement { id } => (id, None),
-            Edit::RemoveSegment { id, path } => (id, Some(path)),
-            _ => return Vec::new(),
+    /// Tells the segments of this version that an edit removes what becomes of their files.
+    pub(crate) fn mark_removed_by(&self, edit: &Edit) {
+        let (id, removed, removal) = match edit {
+            Edit::DropMeasurement { id } => (id, None, Removal::Delete),
+            Edit::RemoveSegment { id, path } => (id, Some(path), Removal::Delete),
+            Edit::QuarantineSegment { id, path, .. } => (id, Some(path), Removal::Keep),
+            _ => return,
         };
         let segments = self.measurement(id).into_iter().flat_map(|found| found.segments.iter());
         let is_removed =
             |segment: &&Arc<SegmentHandle>| removed.is_none_or(|path| segment.meta().path == *path);
-        segments.filter(is_removed).cloned().collect()
+        segments.filter(is_removed).for_each(|segment| segment.mark_removed(removal));
     }
 
     /// Applies one edit of the commit `seq`. Like in the manifest, an edit of something that does
@@ -77,6 +80,9 @@ impl Version {
             Edit::Open { .. } | Edit::SyncLog(_) | Edit::Identify { .. } => {}
             Edit::CloseLog { log } => self.logs.retain(|own| own != log),
             Edit::Flushed { seq } => self.forget_flushed(*seq),
+            Edit::QuarantineSegment { id, path, damage, at } => {
+                self.quarantine_segment(id, path, damage.as_deref(), *at, seq);
+            }
             Edit::AddSegment { id, .. }
             | Edit::RemoveSegment { id, .. }
             | Edit::AddTombstone { id, .. }
@@ -92,13 +98,34 @@ impl Version {
         self.note_seq(seq);
     }
 
+    fn quarantine_segment(
+        &mut self,
+        id: &MeasurementId,
+        path: &str,
+        damage: Option<&str>,
+        at: Timestamp,
+        seq: SequenceNumber,
+    ) {
+        let Some(measurement) = self.measurement_mut(id) else { return };
+        measurement.last_loss = measurement.last_loss.max(seq);
+        let (kind, segments) = (measurement.kind(), Arc::make_mut(&mut measurement.segments));
+        let Some(position) = segments.iter().position(|own| own.meta().path == path) else {
+            return;
+        };
+        let segment = Arc::clone(segments.remove(position).meta());
+        let (id, damage) = (id.clone(), damage.map(str::to_owned));
+        let given_up = QuarantinedSegment { id, kind, segment, damage, at, seq };
+        Arc::make_mut(&mut self.quarantine).push(Arc::new(given_up));
+    }
+
     fn drop_measurement(&mut self, id: &MeasurementId) {
         if let Some(dropped) = self.measurements.remove(id) {
             self.memory = self.memory.without(dropped.memtable.memory());
         }
     }
 
-    fn freeze(&mut self) {
+    /// From here on everything in memory waits for the flush.
+    pub(crate) fn freeze(&mut self) {
         self.is_flushing |= self.unflushed_since.take().is_some();
         for id in self.measurements_in_memory() {
             if let Some(measurement) = self.measurement_mut(&id) {

@@ -16,6 +16,7 @@ use imbl::OrdMap;
 use crate::error::StorageError;
 use crate::manifest::{MeasurementKind, RetentionRule, Tombstone, retention_of};
 use crate::memtable::Memory;
+use crate::quarantine::QuarantinedSegment;
 use crate::settings::Settings;
 
 pub use measurement::Measurement;
@@ -29,6 +30,8 @@ pub struct Version {
     databases: OrdMap<Arc<str>, Arc<[RetentionRule]>>,
     measurements: OrdMap<MeasurementId, Arc<Measurement>>,
     documents: OrdMap<String, Arc<str>>,
+    /// Segments that were given up, oldest first.
+    pub(crate) quarantine: Arc<Vec<Arc<QuarantinedSegment>>>,
     /// What all memtables hold together.
     memory: Memory,
     /// When the first commit came that is in the log and not in segments, unless it is frozen.

@@ -8,11 +8,14 @@
 use highwater_core::SequenceNumber;
 
 use super::encoding::{Malformed, Unread, put_u32, put_u64};
+use super::window::Window;
+use crate::error::StorageError;
 
 /// First bytes of every log.
 pub(super) const FILE_HEADER: &[u8; 16] = b"highwater-wal 1\n";
 
-const PREFIX_BYTES: usize = 8;
+/// Bytes of length and checksum.
+pub(super) const PREFIX_BYTES: usize = 8;
 const HEADER_BYTES: usize = 17;
 
 /// What a record is about.
@@ -59,6 +62,11 @@ pub(super) fn finish(out: &mut [u8], at: usize) {
     out[at..checked].copy_from_slice(&prefix);
 }
 
+/// Bytes of the frame that begins like this, if it is one.
+pub(super) fn stated_bytes(prefix: &[u8]) -> usize {
+    Unread(prefix).len().map_or(PREFIX_BYTES, |len| len.saturating_add(PREFIX_BYTES))
+}
+
 /// The frame at the beginning of `bytes`.
 pub(super) fn read(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
     let mut unread = Unread(bytes);
@@ -75,26 +83,48 @@ pub(super) fn read(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
 
 /// Whether a sound frame after `damage` says that the byte there was durable once. Frames that
 /// were not durable together may be lost in any pattern, so sound ones alone prove nothing.
-pub(super) fn was_durable(file: &[u8], damage: usize, last: SequenceNumber) -> bool {
+///
+/// # Errors
+/// [`StorageError::Io`] if the log cannot be read.
+pub(super) fn was_durable(
+    log: &mut Window,
+    damage: u64,
+    last: SequenceNumber,
+) -> Result<bool, StorageError> {
     let mut at = damage + 1;
-    while at + PREFIX_BYTES + HEADER_BYTES <= file.len() {
-        match read_plausible(file, at, last) {
-            Some(frame) if frame.durable > damage as u64 => return true,
-            Some(frame) => at += frame.bytes,
+    while at + (PREFIX_BYTES + HEADER_BYTES) as u64 <= log.len() {
+        match read_plausible(log, at, last)? {
+            Some(frame) if frame.durable > damage => return Ok(true),
+            Some(frame) => at += frame.bytes as u64,
             None => at += 1,
         }
     }
-    false
+    Ok(false)
 }
 
 /// Like [`read`], but computes checksums only where the numbers make sense.
-fn read_plausible(file: &[u8], at: usize, last: SequenceNumber) -> Option<Frame<'_>> {
-    let mut header = Unread(&file[at + PREFIX_BYTES..]);
-    kind_of(header.u8().ok()?).ok()?;
-    let (seq, durable) = (header.u64().ok()?, header.u64().ok()?);
-    let ahead = seq.checked_sub(last.get())?;
-    let is_plausible = (1..1 << 32).contains(&ahead) && durable <= at as u64;
-    if is_plausible { read(&file[at..]).ok() } else { None }
+fn read_plausible(
+    log: &mut Window,
+    at: u64,
+    last: SequenceNumber,
+) -> Result<Option<Frame<'_>>, StorageError> {
+    let start = log.at(at, PREFIX_BYTES + HEADER_BYTES)?;
+    match is_plausible(&start[PREFIX_BYTES..], at, last) {
+        true => Ok(read(log.frame(at)?).ok()),
+        false => Ok(None),
+    }
+}
+
+/// Whether these could be kind and numbers of a frame at `at` that follows the commit `last`.
+fn is_plausible(header: &[u8], at: u64, last: SequenceNumber) -> bool {
+    let mut header = Unread(header);
+    let mut numbers = || -> Result<(u64, u64), Malformed> {
+        kind_of(header.u8()?)?;
+        Ok((header.u64()?, header.u64()?))
+    };
+    let ahead = |seq: u64| seq.checked_sub(last.get());
+    let follows = |seq| ahead(seq).is_some_and(|ahead| (1..1 << 32).contains(&ahead));
+    numbers().is_ok_and(|(seq, durable)| follows(seq) && durable <= at)
 }
 
 fn kind_of(code: u8) -> Result<Kind, Malformed> {
