@@ -23,6 +23,7 @@ mod random;
 mod real_data;
 mod soak;
 mod start;
+mod strategies;
 mod tidy;
 mod write;
 

@@ -31,6 +31,7 @@ use crate::catalog::{Aggregate, Catalog};
 use crate::definition::{Output, Resolved, SourceColumns};
 use crate::error::AggregationError;
 use crate::filter;
+use crate::freshness::Tolerance;
 use crate::materialization::{
     BUCKET, column_or_null, empty, field_column, group_column, is_partial, key_names, names,
     null_of, partial_name, rows_schema,
@@ -179,6 +180,7 @@ impl Reader {
         let standing = Standing {
             pieces: aggregate.definition.pieces,
             stale: &stale,
+            critical: &self.critical(aggregate).intersect(&stale),
             watermark: aggregate.progress.last_processed,
             closing: self.closing(aggregate),
             extent,
@@ -195,8 +197,20 @@ impl Reader {
         outputs: &[usize],
         times: &TimeRanges,
     ) -> Result<LogicalPlan, AggregationError> {
+        self.partials_within(aggregate, resolved, outputs, times, Tolerance::Exact)
+    }
+
+    /// The same, with what may be used of what is stored.
+    fn partials_within(
+        &self,
+        aggregate: &Aggregate,
+        resolved: &Resolved,
+        outputs: &[usize],
+        times: &TimeRanges,
+        tolerance: Tolerance,
+    ) -> Result<LogicalPlan, AggregationError> {
         let times = aggregate.definition.pieces.round_out_all(times);
-        let stale = self.stale(aggregate, &times);
+        let stale = self.not_fresh(aggregate, &times, tolerance);
         let fresh = aggregate.progress.applied.covered().intersect(&times).subtract(&stale);
         if stale.is_empty() {
             return self.stored(aggregate, resolved, outputs, &fresh);
@@ -351,7 +365,7 @@ impl Reader {
         outputs: &[usize],
         partials: &[usize],
         times: &TimeRanges,
-        stored_only: bool,
+        tolerance: Tolerance,
     ) -> Result<LogicalPlan, AggregationError> {
         let resolved = self.resolve(aggregate)?;
         let definition = &aggregate.definition;
@@ -362,9 +376,11 @@ impl Reader {
         };
         let times: TimeRanges = times.iter().map(whole).collect();
         let times = times.intersect(&self.kept(aggregate));
-        let rows = match stored_only {
-            false => self.partials(aggregate, &resolved, outputs, &times)?,
-            true => {
+        let rows = match tolerance {
+            Tolerance::Exact | Tolerance::MissingYounger(_) => {
+                self.partials_within(aggregate, &resolved, outputs, &times, tolerance)?
+            }
+            Tolerance::Stored => {
                 let shown = self.whole_buckets(aggregate).intersect(&times);
                 self.stored(aggregate, &resolved, outputs, &shown)?
             }

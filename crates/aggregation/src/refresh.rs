@@ -14,20 +14,23 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
-use highwater_core::{MeasurementId, Schema, SequenceNumber, Stopwatch, TimeRanges, Timestamp};
+use highwater_core::{Schema, Stopwatch, TimeRanges, Timestamp};
 use highwater_query::points_scanned;
 use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
 use crate::catalog::{Aggregate, Progress, definition_key, progress_key};
+use crate::commits::Ready;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::group_limit::check_groups;
 use crate::materialization::{replacement, rows_schema};
 
 /// A change map of more runs than this is coarsened with the next refresh.
 const LONG_CHANGE_MAP: usize = 4_096;
 
 /// What one refresh has computed, before it is committed.
+#[derive(Clone, Debug)]
 pub(crate) struct Computed {
     replacement: Option<Replacement>,
     progress: Progress,
@@ -77,7 +80,9 @@ pub(crate) async fn compute(
             run(reader, reader.computed(aggregate, &resolved, &outputs, times)?, &schema).await?
         }
     };
+    check_groups(aggregate, &batches)?;
     let restated = aggregate.progress.applied.covered().intersect(times);
+    let restated = restated.intersect(&aggregate.done().into());
     let old = match restated.is_empty() {
         true => Vec::new(),
         false => {
@@ -214,14 +219,11 @@ pub(crate) fn account(
 ///
 /// # Errors
 /// A conflict if one of the aggregates was refreshed or redefined in between.
-pub(crate) async fn commit(
-    engine: &Engine,
-    reader: &Reader,
-    computed: Vec<(Arc<Aggregate>, Computed)>,
-) -> Result<SequenceNumber, AggregationError> {
-    let version = reader.session().version();
-    let mut commit = Commit::of(coarsened(reader, &computed));
-    for (aggregate, computed) in computed {
+pub(crate) async fn commit(engine: &Engine, steps: Vec<Ready>) -> Result<(), AggregationError> {
+    let mut commit = Commit::default();
+    for Ready { reader, aggregate, computed } in steps {
+        let version = reader.session().version();
+        commit.edits.extend(coarsened(&reader, &aggregate, &computed));
         for key in [definition_key(aggregate.id()), progress_key(aggregate.id())] {
             let document = version.document(&key).cloned();
             commit.expect_documents.push((key, document));
@@ -229,29 +231,25 @@ pub(crate) async fn commit(
         commit.edits.push(computed.progress.put(aggregate.id())?);
         commit.replacements.extend(computed.replacement);
     }
-    Ok(engine.commit(commit).await?)
+    engine.commit(commit).await?;
+    Ok(())
 }
 
-/// Lets change maps forget what no dependant has to tell apart any more, once they are long.
+/// Lets the change map of the source forget what no dependant has to tell apart any more, once it is long.
 ///
 /// A coarser map can only make a piece look stale that is not, never the other way round.
-fn coarsened(reader: &Reader, computed: &[(Arc<Aggregate>, Computed)]) -> Vec<Edit> {
-    let roots: BTreeSet<&MeasurementId> =
-        computed.iter().map(|(aggregate, _)| &aggregate.definition.root).collect();
-    let applied = |one: &Aggregate| {
-        let new = computed.iter().find(|(aggregate, _)| aggregate.id() == one.id());
-        let progress = new.map_or(&*one.progress, |(_, computed)| &computed.progress);
-        progress.applied.lowest()
+fn coarsened(reader: &Reader, aggregate: &Aggregate, computed: &Computed) -> Option<Edit> {
+    let id = &aggregate.definition.root;
+    let changes = reader.session().version().measurement(id)?.changes();
+    if changes.runs().count() < LONG_CHANGE_MAP {
+        return None;
+    }
+    let applied = |one: &Aggregate| match one.id() == aggregate.id() {
+        true => computed.progress.applied.lowest(),
+        false => one.progress.applied.lowest(),
     };
-    let coarsened = |id: &MeasurementId| {
-        let changes = reader.session().version().measurement(id)?.changes();
-        if changes.runs().count() < LONG_CHANGE_MAP {
-            return None;
-        }
-        let dependants = reader.catalog().iter().filter(|one| one.definition.root == *id);
-        let attached = dependants.filter(|one| !one.document.detached);
-        let seq = attached.filter_map(|one| applied(one)).min()?;
-        Some(Edit::CoarsenChanges { id: id.clone(), seq })
-    };
-    roots.into_iter().filter_map(coarsened).collect()
+    let dependants = reader.catalog().iter().filter(|one| one.definition.root == *id);
+    let attached = dependants.filter(|one| !one.document.detached);
+    let seq = attached.filter_map(|one| applied(one)).min()?;
+    Some(Edit::CoarsenChanges { id: id.clone(), seq })
 }

@@ -33,6 +33,7 @@ mod series;
 mod settings;
 mod version;
 mod wal;
+mod watch;
 mod worker;
 mod write;
 
