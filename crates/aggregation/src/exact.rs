@@ -36,7 +36,6 @@ use crate::materialization::{
     BUCKET, column_or_null, empty, field_column, group_column, is_partial, key_names, names,
     null_of, partial_name, rows_schema,
 };
-use crate::plan::{self, Occasion, RefreshPlan, Standing};
 use crate::staleness;
 use crate::starts::{Grid, start_expr};
 use crate::watermark;
@@ -169,24 +168,6 @@ impl Reader {
         let first = self.root(aggregate).and_then(|root| root.changes().hull());
         let earliest = first.map(|hull| hull.start);
         watermark::advance(grid, aggregate.progress.last_processed, earliest, stale, closing)
-    }
-
-    /// What a refresh should do on this occasion.
-    pub(crate) fn plan(&self, aggregate: &Aggregate, occasion: Occasion) -> RefreshPlan {
-        let stale = self.stale(aggregate, &self.kept(aggregate));
-        let touched = self.root(aggregate).and_then(|root| root.changes().hull());
-        let covered = aggregate.progress.applied.covered();
-        let extent = touched.into_iter().chain(covered.hull()).collect::<TimeRanges>().hull();
-        let standing = Standing {
-            pieces: aggregate.definition.pieces,
-            stale: &stale,
-            critical: &self.critical(aggregate).intersect(&stale),
-            watermark: aggregate.progress.last_processed,
-            closing: self.closing(aggregate),
-            extent,
-            sealed_before: self.sealed_before(aggregate),
-        };
-        plan::plan(&standing, occasion)
     }
 
     /// The partials of `outputs` within `times`, exact at the pinned version.

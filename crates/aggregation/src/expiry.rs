@@ -105,11 +105,9 @@ impl Aggregates {
             if !self.trusts_clock(start.elapsed()) {
                 continue;
             }
-            match stop.run_until_cancelled(guarded(self.expire())).await {
-                Some(Err(error)) => {
-                    error!(error = &error as &dyn std::error::Error, "expiry failed");
-                }
-                Some(Ok(_)) | None => {}
+            let expired = stop.run_until_cancelled(guarded(self.expire())).await;
+            if let Some(Err(error)) = expired {
+                error!(error = &error as &dyn std::error::Error, "expiry failed");
             }
         }
     }

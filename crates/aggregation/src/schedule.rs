@@ -42,7 +42,7 @@ pub(crate) struct Schedules {
 pub(crate) struct Schedule {
     /// When the clock makes it due. `None`: at once.
     next: Option<Timestamp>,
-    /// Not due before that, after a failure or a start.
+    /// Not due before that: after a failure, a start, or a refresh that took long.
     not_before: Option<Timestamp>,
     /// Commits up to this one do not make it due any more.
     seen: SequenceNumber,
@@ -159,10 +159,16 @@ impl Schedules {
 
     /// Notes how a run of a refresh ended.
     pub(crate) fn record(&mut self, run: Run, refresh: &Refresh, now: Timestamp) {
+        let rests = self.is_spread && refresh.debounce().is_some();
         let schedule = self.by_aggregate.entry(run.id.clone()).or_default();
         schedule.last_error.clone_from(&run.error);
         match &run.error {
-            None => (schedule.failures_in_a_row, schedule.not_before) = (0, None),
+            None => {
+                // However many commits come, half of the time is enough for one aggregate.
+                let rest = (run.cost.duration_ms * 1e6) as i64;
+                schedule.not_before = rests.then(|| now.saturating_add(rest));
+                schedule.failures_in_a_row = 0;
+            }
             Some(_) => {
                 let pause = backoff(nanos(pause_of(refresh), now), schedule.failures_in_a_row);
                 schedule.not_before = Some(now.saturating_add(pause));
@@ -224,7 +230,7 @@ fn backoff(pause: i64, failures_before: u32) -> i64 {
 fn share(id: &AggregateId, whole: i64) -> i64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
-    let part = i128::from(hasher.finish() >> 1) * i128::from(whole) >> 63;
+    let part = (i128::from(hasher.finish() >> 1) * i128::from(whole)) >> 63;
     i64::try_from(part).unwrap_or(0)
 }
 
@@ -279,7 +285,7 @@ mod tests {
         let most = *looks.iter().max().unwrap();
         assert!(most <= 20, "{most} of 200 at once");
         assert!(looks[..30].iter().all(|looks| *looks <= 7), "the first: {:?}", &looks[..30]);
-        assert_eq!(looks[..30].iter().sum::<usize>(), 200, "each within 30 s");
+        assert_eq!(looks[..=30].iter().sum::<usize>(), 200, "each within 30 s");
         let total: usize = looks.iter().sum();
         assert!((200 * 20..=200 * 23).contains(&total), "up to 10 % early, never late: {total}");
     }
@@ -331,6 +337,22 @@ mod tests {
         assert_eq!(schedules.get(&id(1)).last_error, None);
         schedules.wake(&id(1));
         assert_eq!(schedules.due(&id(1), &MINUTELY, None, now), Due::ByClock);
+    }
+
+    #[test]
+    fn one_that_follows_commits_rests_as_long_as_it_worked() {
+        let mut schedules = Schedules::default();
+        let mut long = run(&id(1), None, at(0));
+        long.cost.duration_ms = 5_000.0;
+        let unseen = Some(Unseen { since: None });
+        for (spread, due) in [(false, Due::ByCommit), (true, Due::Later(at(5)))] {
+            if spread {
+                schedules.spread(&[], at(0));
+            }
+            schedules.looked_at(&id(1), &REALTIME, Due::ByClock, seq(1), at(0));
+            schedules.record(long.clone(), &REALTIME, at(0));
+            assert_eq!(schedules.due(&id(1), &REALTIME, unseen, at(0)), due);
+        }
     }
 
     #[test]

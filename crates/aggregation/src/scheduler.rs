@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::catalog::{Aggregate, Catalog};
+use crate::catalog::{Aggregate, Catalog, definition_key};
 use crate::commits::Ready;
 use crate::definition::{AggregateId, Refresh};
 use crate::error::AggregationError;
@@ -183,16 +183,14 @@ impl Aggregates {
 
     /// Carries out the refreshes of one aggregate, one after the other, until none waits.
     async fn work_on(self, id: AggregateId) {
-        while let Some(next) = self.queue().next(&id) {
-            let refreshed = guarded(self.refreshed(&id, next.occasion));
-            let Some(refreshed) = self.stop().run_until_cancelled(refreshed).await else {
-                continue;
-            };
-            let run = refreshed.unwrap_or_else(|error| {
-                warn!(aggregate = %id, error = &error as &dyn std::error::Error, "no refresh");
-                None
-            });
-            for asker in next.askers {
+        let mut next = self.queue().next(&id);
+        while let Some(begun) = next {
+            let run = self.refreshed(&id, begun.occasion);
+            let run = self.stop().run_until_cancelled(run).await;
+            // Whoever is answered may ask again, and has to find nobody at work.
+            next = self.queue().next(&id);
+            let Some(run) = run else { continue };
+            for asker in begun.askers {
                 // Whoever asked may have gone.
                 drop(asker.send(run.clone()));
             }
@@ -201,7 +199,21 @@ impl Aggregates {
     }
 
     /// One refresh, recorded; none if there was nothing to do.
-    async fn refreshed(
+    async fn refreshed(&self, id: &AggregateId, occasion: Occasion) -> Option<Run> {
+        let started = self.now();
+        let run = match guarded(self.attempted(id, occasion)).await {
+            Ok(run) => run?,
+            Err(error) => Task::unplanned(id, started).ended(Some(chain(&error))),
+        };
+        report(&run);
+        let catalog = self.catalog(&self.engine().version(), &id.database).ok();
+        let own = catalog.as_ref().and_then(|catalog| catalog.get(&id.name));
+        let refresh = own.map_or(&Refresh::OnDemand, |own| &own.definition.refresh);
+        self.schedules().lock().record(run.clone(), refresh, self.now());
+        Some(run)
+    }
+
+    async fn attempted(
         &self,
         id: &AggregateId,
         occasion: Occasion,
@@ -212,21 +224,15 @@ impl Aggregates {
             let planned = Task::planned(&reader, id, occasion, self.settings().step_points);
             let Some(mut task) = planned else { return Ok(None) };
             self.queue().planned(id, task.lane);
-            let error = match self.carry_out(&mut task, id, occasion).await {
-                Err(error) if is_conflict(&error) => continue,
-                done => done.err().map(|error| chain(&error)),
-            };
-            if !task.remaining.is_empty() {
+            let done = self.carry_out(&mut task, id, occasion).await;
+            if done.as_ref().is_err_and(is_conflict) {
+                continue;
+            }
+            if done.is_ok() && !task.remaining.is_empty() {
                 self.schedules().lock().go_on(id);
             }
-            let run = task.ended(error);
-            report(&run);
-            let refresh = reader.catalog().get(&id.name).map(|one| one.definition.refresh.clone());
-            let refresh = refresh.unwrap_or(Refresh::OnDemand);
-            self.schedules().lock().record(run.clone(), &refresh, self.now());
-            return Ok(Some(run));
+            return Ok(Some(task.ended(done.err().map(|error| chain(&error)))));
         }
-        self.schedules().lock().wake(id);
         let reason = format!("the definition of {} keeps changing; try again", id.name);
         Err(AggregationError::Conflict(reason))
     }
@@ -242,7 +248,8 @@ impl Aggregates {
             let _slot = self.slots().take(task.lane).await;
             let reader = self.reader(&id.database)?;
             let Some(aggregate) = reader.catalog().get(&id.name).map(Arc::clone) else {
-                return Err(AggregationError::Conflict("it was dropped meanwhile".to_owned()));
+                // It was dropped meanwhile.
+                return Err(StorageError::Conflict { what: definition_key(id) }.into());
             };
             let mut computed = refresh::compute(&reader, &aggregate, &times).await?;
             task.cost += computed.cost;

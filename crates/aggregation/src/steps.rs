@@ -1,4 +1,5 @@
-//! What one refresh has to do, cut into steps of bounded size.
+//! What one refresh has to do, by the plan for where its aggregate stands, cut into steps of bounded
+//! size.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +9,7 @@ use crate::catalog::Aggregate;
 use crate::definition::AggregateId;
 use crate::exact::Reader;
 use crate::lanes::Lane;
-use crate::plan::{Occasion, Reason, RefreshPlan};
+use crate::plan::{self, Occasion, Reason, RefreshPlan, Standing};
 use crate::refresh::Cost;
 use crate::schedule::Run;
 
@@ -52,10 +53,37 @@ impl Task {
         Some(Task { id: id.clone(), reason, lane, started, remaining, cost: Cost::default() })
     }
 
+    /// One that came to nothing before there was a plan.
+    pub(crate) fn unplanned(id: &AggregateId, started: Timestamp) -> Self {
+        let (reason, lane) = ("unplanned", Lane::Live);
+        let (remaining, cost) = (VecDeque::new(), Cost::default());
+        Task { id: id.clone(), reason, lane, started, remaining, cost }
+    }
+
     /// How it ended.
     pub(crate) fn ended(self, error: Option<String>) -> Run {
         let Task { id, reason, lane, started, cost, .. } = self;
         Run { id, started, reason: reason.to_owned(), lane, cost, error }
+    }
+}
+
+impl Reader {
+    /// What a refresh should do on this occasion.
+    pub(crate) fn plan(&self, aggregate: &Aggregate, occasion: Occasion) -> RefreshPlan {
+        let stale = self.stale(aggregate, &self.kept(aggregate));
+        let touched = self.root(aggregate).and_then(|root| root.changes().hull());
+        let covered = aggregate.progress.applied.covered();
+        let extent = touched.into_iter().chain(covered.hull()).collect::<TimeRanges>().hull();
+        let standing = Standing {
+            pieces: aggregate.definition.pieces,
+            stale: &stale,
+            critical: &self.critical(aggregate).intersect(&stale),
+            watermark: aggregate.progress.last_processed,
+            closing: self.closing(aggregate),
+            extent,
+            sealed_before: self.sealed_before(aggregate),
+        };
+        plan::plan(&standing, occasion)
     }
 }
 
