@@ -14,8 +14,8 @@ use crate::changes::ChangeMap;
 
 /// Commits closer together than this (10 ms) may count as one.
 const GRAIN_NANOS: i64 = 10_000_000;
-/// Of earlier change maps one is kept per this part of their age, so that their number grows with
-/// the logarithm of time.
+/// Earlier change maps stand no closer, two by two, than this part of their age, so that their number
+/// grows with the logarithm of time.
 const KEPT_PER_AGE: i64 = 4;
 
 /// What is remembered of a watched measurement.
@@ -100,22 +100,23 @@ impl Watch {
     }
 }
 
-/// Leaves out what stands too close to its successor for its age.
+/// Leaves out what its neighbours stand close enough around for its age. The first and the last stay.
 fn thin_out(earlier: &mut Vec<Earlier>, now: Timestamp) {
-    let mut next: Option<Timestamp> = None;
-    let mut kept = Vec::with_capacity(earlier.len());
-    for one in earlier.drain(..).rev() {
-        let age = now.as_nanos().saturating_sub(one.until.as_nanos());
-        let is_needed = next.is_none_or(|next| {
-            next.as_nanos().saturating_sub(one.until.as_nanos()) >= age / KEPT_PER_AGE
+    let between = |from: Timestamp, to: Timestamp| to.as_nanos().saturating_sub(from.as_nanos());
+    let untils: Vec<Timestamp> = earlier.iter().map(|one| one.until).collect();
+    let mut position = 0;
+    let mut before: Option<Timestamp> = None;
+    earlier.retain(|one| {
+        position += 1;
+        let neighbours = before.zip(untils.get(position));
+        let is_needed = neighbours.is_none_or(|(before, after)| {
+            between(before, *after) > between(one.until, now) / KEPT_PER_AGE
         });
         if is_needed {
-            next = Some(one.until);
-            kept.push(one);
+            before = Some(one.until);
         }
-    }
-    kept.reverse();
-    *earlier = kept;
+        is_needed
+    });
 }
 
 /// Times of the points that have a value in this field, or this tag.
@@ -174,7 +175,7 @@ mod tests {
     fn it_errs_towards_older_and_stays_short() {
         let seconds: Vec<i64> = (0..20_000).collect();
         let (watch, changes) = watched(&seconds);
-        assert!(watch.earlier.len() < 60, "{}", watch.earlier.len());
+        assert!(watch.earlier.len() < 100, "{}", watch.earlier.len());
         for second in 0..20_000_i64 {
             let known = watch.until(at(second)).unwrap_or(&changes).last().get() as i64;
             let age = 20_000 - second;
