@@ -94,7 +94,7 @@ fn a_field_of_another_type_fails_its_aggregate_and_nothing_else() {
     server.tick();
     server.restart();
     let one = |name: &str| server.get(&format!("/api/v1/aggregates/{name}")).expect(200).json();
-    assert_eq!(one("st_1h")["status"], "failing");
+    assert_eq!(one("st_1h")["status"], "failed");
     assert!(one("st_1h")["last_error"].as_str().unwrap().contains("status"));
     assert_eq!(one("ok_1h")["status"], "active");
     assert_eq!(server.qm("SELECT status_mean FROM ok_1h"), "1.0");

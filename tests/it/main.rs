@@ -24,6 +24,7 @@ mod random;
 mod real_data;
 mod soak;
 mod start;
+mod strategies;
 mod tidy;
 mod work_in_proportion;
 mod write;

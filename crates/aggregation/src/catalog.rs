@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, Timestamp};
+use highwater_core::{MeasurementId, TimeRange, Timestamp};
 use highwater_storage::{Edit, Version};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,14 @@ impl Aggregate {
         stored_id(self.id(), self.document.version)
     }
 
+    /// What was closed and materialized at some time, so that another answer is a revision.
+    pub(crate) fn done(&self) -> TimeRange {
+        match (self.definition.is_kept_by_days(), self.progress.last_processed) {
+            (true, _) => TimeRange::ALL,
+            (false, closed) => TimeRange::before(closed.unwrap_or(TimeRange::ALL.start)),
+        }
+    }
+
     /// Whether the scheduler looks after it.
     pub(crate) fn is_scheduled(&self) -> bool {
         self.document.enabled && !self.document.detached
@@ -171,11 +179,6 @@ impl Catalog {
             Source::Measurement(id) => *id.measurement == *source,
             Source::Aggregate(id) => *id.name == *source,
         })
-    }
-
-    /// Number of aggregates between this one and its root measurement.
-    pub(crate) fn depth(&self, aggregate: &Aggregate) -> usize {
-        std::iter::successors(self.parent(aggregate), |parent| self.parent(parent)).count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with aggregates.
 
-use highwater_core::ErrorKind;
+use highwater_core::{ErrorKind, TimeRange};
 use highwater_query::QueryError;
 use highwater_storage::StorageError;
 
@@ -36,6 +36,22 @@ pub enum AggregationError {
     /// The watermark cannot stand there.
     #[error(transparent)]
     Watermark(#[from] WatermarkError),
+    /// A refresh found more groups than the rule allows.
+    #[error(
+        "{count} groups in {piece} are more than max_groups = {most}; raise max_groups, or group by \
+         fewer columns"
+    )]
+    TooManyGroups {
+        /// The piece: a bucket, or a day of a longer one.
+        piece: TimeRange,
+        /// The groups in there.
+        count: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// The process ends, and background work with it.
+    #[error("the server is stopping, so nothing is refreshed any more; ask again after the start")]
+    Stopping,
     /// It contradicts what exists.
     #[error("{0}")]
     Conflict(String),
@@ -75,11 +91,14 @@ impl AggregationError {
             | AggregationError::Invalid(_) => ErrorKind::Invalid,
             AggregationError::NoSuchAggregate { .. } => ErrorKind::NotFound,
             AggregationError::Conflict(_) => ErrorKind::Conflict,
+            AggregationError::Stopping => ErrorKind::Unavailable,
             AggregationError::Document { .. } => ErrorKind::Corrupt,
             AggregationError::Storage(error) => error.kind(),
             AggregationError::Query(error) => error.kind(),
             AggregationError::Watermark(error) => error.kind(),
-            AggregationError::Refresh { .. } => ErrorKind::Computation,
+            AggregationError::Refresh { .. } | AggregationError::TooManyGroups { .. } => {
+                ErrorKind::Computation
+            }
             AggregationError::DataFusion(_) => ErrorKind::Internal,
         }
     }

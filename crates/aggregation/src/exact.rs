@@ -34,11 +34,11 @@ use crate::catalog::{Aggregate, Catalog};
 use crate::definition::{Output, Resolved, SourceColumns};
 use crate::error::AggregationError;
 use crate::filter;
+use crate::freshness::Tolerance;
 use crate::materialization::{
     BUCKET, column_or_null, empty, field_column, group_column, is_partial, key_names, names,
     null_of, partial_name, rows_schema,
 };
-use crate::plan::{self, Occasion, RefreshPlan, Standing};
 use crate::staleness;
 use crate::starts::{Grid, start_expr};
 use crate::watermark;
@@ -199,23 +199,6 @@ impl Reader {
         watermark::advance(grid, aggregate.progress.last_processed, earliest, stale, closing)
     }
 
-    /// What a refresh should do on this occasion.
-    pub(crate) fn plan(&self, aggregate: &Aggregate, occasion: Occasion) -> RefreshPlan {
-        let stale = self.stale(aggregate, &self.kept(aggregate));
-        let touched = self.root(aggregate).and_then(|root| root.changes().hull());
-        let covered = aggregate.progress.applied.covered();
-        let extent = touched.into_iter().chain(covered.hull()).collect::<TimeRanges>().hull();
-        let standing = Standing {
-            pieces: aggregate.definition.pieces,
-            stale: &stale,
-            watermark: aggregate.progress.last_processed,
-            closing: self.closing(aggregate),
-            extent,
-            sealed_before: self.sealed_before(aggregate),
-        };
-        plan::plan(&standing, occasion)
-    }
-
     /// The wanted partials of `outputs`, exact at the pinned version.
     pub(crate) fn partials(
         &self,
@@ -224,8 +207,20 @@ impl Reader {
         outputs: &[usize],
         wanted: &Wanted,
     ) -> Result<LogicalPlan, AggregationError> {
+        self.partials_within(aggregate, resolved, outputs, wanted, Tolerance::Exact)
+    }
+
+    /// The same, with what may be used of what is stored.
+    fn partials_within(
+        &self,
+        aggregate: &Aggregate,
+        resolved: &Resolved,
+        outputs: &[usize],
+        wanted: &Wanted,
+        tolerance: Tolerance,
+    ) -> Result<LogicalPlan, AggregationError> {
         let times = aggregate.definition.pieces.round_out_all(&wanted.times);
-        let stale = self.stale(aggregate, &times);
+        let stale = self.not_fresh(aggregate, &times, tolerance);
         let fresh = aggregate.progress.applied.covered().intersect(&times).subtract(&stale);
         if stale.is_empty() {
             return self.stored(aggregate, resolved, outputs, &wanted.within(fresh));
@@ -380,7 +375,7 @@ impl Reader {
         outputs: &[usize],
         partials: &[usize],
         times: &TimeRanges,
-        stored_only: bool,
+        tolerance: Tolerance,
     ) -> Result<LogicalPlan, AggregationError> {
         let resolved = self.resolve(aggregate)?;
         let definition = &aggregate.definition;
@@ -391,9 +386,11 @@ impl Reader {
         };
         let times: TimeRanges = times.iter().map(whole).collect();
         let times = times.intersect(&self.kept(aggregate));
-        let rows = match stored_only {
-            false => self.partials(aggregate, &resolved, outputs, &Wanted::at(times))?,
-            true => {
+        let rows = match tolerance {
+            Tolerance::Exact | Tolerance::MissingYounger(_) => {
+                self.partials_within(aggregate, &resolved, outputs, &Wanted::at(times), tolerance)?
+            }
+            Tolerance::Stored => {
                 let shown = self.whole_buckets(aggregate).intersect(&times);
                 self.stored(aggregate, &resolved, outputs, &Wanted::at(shown))?
             }

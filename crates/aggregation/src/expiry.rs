@@ -5,12 +5,14 @@
 //! what lies below, so that those pieces are sealed and not lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_core::bucket::Span;
 use highwater_core::{MeasurementId, TimeRange, TimeRanges, Timestamp};
-use highwater_storage::{Commit, Edit, Measurement, MeasurementKind};
+use highwater_storage::{Commit, Edit, Measurement, MeasurementKind, guarded};
 use serde::Serialize;
-use tracing::{debug, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
 
 use crate::catalog::{Progress, progress_key};
 use crate::definition::AggregateId;
@@ -19,6 +21,9 @@ use crate::exact::Reader;
 use crate::plan::Occasion;
 use crate::retention::{Dependant, Expiring, Gate, gate};
 use crate::runtime::Aggregates;
+
+/// How often the background task looks whether something has expired.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
 /// A row of `system.retention`.
 #[derive(Debug, Serialize)]
@@ -31,6 +36,8 @@ pub(crate) struct RetentionRow {
     dropped_before: Option<Timestamp>,
     /// Aggregates that have not applied what should go next, comma separated.
     held_back_by: Option<String>,
+    /// Why nothing is dropped at present, whatever its age.
+    paused: Option<String>,
 }
 
 /// A measurement or materialization with a limited age.
@@ -66,6 +73,45 @@ impl Ageing {
 }
 
 impl Aggregates {
+    /// Whether the wall clock may decide what expires, `elapsed` after some fixed moment.
+    fn trusts_clock(&self, elapsed: Duration) -> bool {
+        let mut guard = self.clock_guard().lock();
+        let trusted_before = guard.objection().is_none();
+        let trusts = guard.look(self.now(), elapsed);
+        match (trusted_before, guard.objection()) {
+            (true, Some(objection)) => warn!(objection, "nothing expires for now"),
+            (false, None) => info!("points expire again"),
+            _ => {}
+        }
+        trusts
+    }
+
+    /// Why nothing expires at present although its time has come; `None` if all is well.
+    pub fn expiry_paused(&self) -> Option<String> {
+        self.clock_guard().lock().objection()
+    }
+
+    /// Lets points expire by the clock as it is, although it has jumped.
+    pub fn resume_expiry(&self) {
+        self.clock_guard().lock().trust();
+    }
+
+    /// Drops what expires on the real clock until told to stop.
+    pub(crate) async fn keep_expiring(&self, stop: &CancellationToken) {
+        let mut age = tokio::time::interval(EXPIRE_EVERY);
+        age.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let start = tokio::time::Instant::now();
+        while stop.run_until_cancelled(age.tick()).await.is_some() {
+            if !self.trusts_clock(start.elapsed()) {
+                continue;
+            }
+            let expired = stop.run_until_cancelled(guarded(self.expire())).await;
+            if let Some(Err(error)) = expired {
+                error!(error = &error as &dyn std::error::Error, "expiry failed");
+            }
+        }
+    }
+
     /// Drops what has expired and is needed by nobody. Returns the number of floors raised.
     pub(crate) async fn expire(&self) -> Result<usize, AggregationError> {
         let mut raised = 0;
@@ -155,7 +201,7 @@ fn ageing(reader: &Reader) -> Vec<Ageing> {
 }
 
 /// What `system.retention` shows.
-pub(crate) fn overview(reader: &Reader) -> Vec<RetentionRow> {
+pub(crate) fn overview(reader: &Reader, paused: Option<String>) -> Vec<RetentionRow> {
     let row = |one: Ageing| {
         let gate = one.gate(reader);
         let held: Vec<String> = gate.held_back.iter().map(ToString::to_string).collect();
@@ -165,6 +211,7 @@ pub(crate) fn overview(reader: &Reader) -> Vec<RetentionRow> {
             horizon: one.source.horizon,
             dropped_before: Some(one.source.floor).filter(|at| *at > TimeRange::ALL.start),
             held_back_by: (!held.is_empty()).then(|| held.join("; ")),
+            paused: paused.clone(),
         }
     };
     ageing(reader).into_iter().map(row).collect()

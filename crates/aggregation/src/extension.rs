@@ -7,14 +7,13 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use highwater_core::{Condition, MeasurementId, TimeRange};
-use highwater_query::{
-    Extension, Freshness, QueryError, QueryResult, QuerySession, Registry, Statement,
-};
+use highwater_query::{Extension, QueryError, QueryResult, QuerySession, Registry, Statement};
 
 use crate::catalog::Aggregate;
-use crate::definition::{AggregateId, Freshness as RuleFreshness};
+use crate::definition::AggregateId;
 use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
+use crate::freshness::tolerance;
 use crate::functions;
 use crate::runtime::{Aggregates, RefreshReport, Shared};
 use crate::system;
@@ -48,9 +47,9 @@ impl AggregateTables {
     ) -> Result<Option<Arc<dyn TableProvider>>, AggregationError> {
         let reader = self.shared.reader_of(session)?;
         let Some(aggregate) = reader.catalog().get(name).map(Arc::clone) else { return Ok(None) };
-        let stored_only = is_stored_only(session.freshness(), &aggregate)?;
+        let tolerance = tolerance(session.freshness(), &aggregate)?;
         let mentioned = |word: &str| session.mentions(word);
-        let table = AggregateTable::new(reader, aggregate, stored_only, mentioned)?;
+        let table = AggregateTable::new(reader, aggregate, tolerance, mentioned)?;
         Ok(Some(Arc::new(table)))
     }
 
@@ -83,29 +82,6 @@ impl AggregateTables {
             holding.join(", "),
             expired.end
         )))
-    }
-}
-
-/// Whether an aggregate answers from stored buckets alone: the session decides, else the rule.
-fn is_stored_only(wanted: Freshness, aggregate: &Aggregate) -> Result<bool, AggregationError> {
-    let by_rule = match aggregate.document.detached {
-        true => RuleFreshness::Materialized,
-        false => aggregate.definition.freshness,
-    };
-    match wanted {
-        Freshness::Materialized => Ok(true),
-        Freshness::Default => Ok(by_rule == RuleFreshness::Materialized),
-        Freshness::Exact if aggregate.document.detached => {
-            Err(AggregationError::Conflict(format!(
-                "{} is detached, so it cannot be exact; ask for freshness materialized, or post \
-                 its definition again",
-                aggregate.name()
-            )))
-        }
-        Freshness::Exact => Ok(false),
-        _ => Err(AggregationError::Invalid(
-            "max_staleness is not supported yet; use exact or materialized".to_owned(),
-        )),
     }
 }
 

@@ -6,11 +6,15 @@
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
 //! progress in the manifest), `exact` (exact reads as plans), `touched` (which groups changed),
-//! `table` (aggregates in SQL), `refresh`, `scheduler`, `expiry`, `registry`, `dropping`,
-//! `quarantine`, and [`runtime`], the handle over all of it.
+//! `freshness` (what may be used of what is stored), `table` (aggregates in SQL), `refresh`;
+//! `schedule` (when something is due), `steps`, `lanes`, `queue`, `commits`, and `scheduler`, which puts
+//! these together; `expiry` with `clock_guard`, `registry`, `dropping`, `quarantine`, and [`runtime`],
+//! the handle over all of it.
 
 pub mod applied;
 mod catalog;
+mod clock_guard;
+mod commits;
 pub mod definition;
 mod dropping;
 mod error;
@@ -18,21 +22,27 @@ mod exact;
 mod expiry;
 mod extension;
 mod filter;
+mod freshness;
 pub mod functions;
+mod group_limit;
+mod lanes;
 mod materialization;
 pub mod partial;
 pub mod pieces;
 pub mod plan;
 mod quarantine;
+mod queue;
 mod refresh;
 mod registry;
 pub mod retention;
 pub mod rules;
 pub mod runtime;
+mod schedule;
 mod scheduler;
 pub mod staleness;
 mod starts;
 mod status;
+mod steps;
 mod system;
 mod table;
 mod touched;

@@ -27,8 +27,11 @@ pub enum Reason {
     BucketsClosed,
     /// Points came, changed or went below the watermark.
     LatePoints,
-    /// Points came, changed or went in an aggregate that is kept by days and closes no buckets.
+    /// Points came, changed or went in an aggregate that need not wait until buckets close: it
+    /// follows every commit, or is kept by days.
     ChangedPoints,
+    /// A critical field was written.
+    CriticalChange,
     /// Somebody asked for it.
     Request,
     /// The source is about to expire, and what it still holds must be kept.
@@ -42,6 +45,7 @@ impl Reason {
             Reason::BucketsClosed => "buckets_closed",
             Reason::LatePoints => "late_points",
             Reason::ChangedPoints => "changed_points",
+            Reason::CriticalChange => "critical_change",
             Reason::Request => "request",
             Reason::Sealing => "sealing",
         }
@@ -54,6 +58,7 @@ impl fmt::Display for Reason {
             Reason::BucketsClosed => "closed buckets",
             Reason::LatePoints => "late points",
             Reason::ChangedPoints => "changed points",
+            Reason::CriticalChange => "critical changes",
             Reason::Request => "a request",
             Reason::Sealing => "expiring source data",
         })
@@ -61,16 +66,28 @@ impl fmt::Display for Reason {
 }
 
 /// Why a plan is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Occasion {
-    /// The schedule says so: closed buckets, or all days of an aggregate that is kept by days.
+    /// The schedule says so: closed buckets, or all days of an aggregate that is kept by days, and
+    /// what critical changes touched.
     Scheduled,
+    /// The source has changed, and every change counts at once: all stale pieces, open ones too.
+    Changed,
+    /// A critical field has changed: the pieces that such changes touched, open ones too.
+    Critical,
     /// Somebody asks for what the schedule would do.
     Requested,
     /// Somebody asks for every bucket this window touches, open and clean ones too.
     RequestedWindow(TimeRange),
     /// Source data before this instant is about to expire: stale pieces there, open ones too.
     Sealing(Timestamp),
+}
+
+impl Occasion {
+    /// Whether nobody waits for all of it, so that what is left may be done some other time.
+    pub fn is_scheduled(self) -> bool {
+        matches!(self, Occasion::Scheduled | Occasion::Changed | Occasion::Critical)
+    }
 }
 
 /// Where an aggregate stands, at one version.
@@ -80,6 +97,8 @@ pub struct Standing<'a> {
     pub pieces: Pieces,
     /// Its stale pieces, see [`stale`](crate::staleness::stale).
     pub stale: &'a TimeRanges,
+    /// Those of them that critical changes have overtaken.
+    pub critical: &'a TimeRanges,
     /// Its watermark, if it has one yet.
     pub watermark: Option<Timestamp>,
     /// End of the last closed bucket, see [`closing`](crate::watermark::closing); `None` if
@@ -95,9 +114,13 @@ pub struct Standing<'a> {
 pub fn plan(standing: &Standing<'_>, occasion: Occasion) -> RefreshPlan {
     match occasion {
         Occasion::Scheduled => {
-            let due = standing.closed();
+            let due = standing.closed().union(standing.critical);
             let reason = standing.scheduled_reason(&due);
             RefreshPlan::recompute(due, reason)
+        }
+        Occasion::Changed => RefreshPlan::recompute(standing.stale.clone(), Reason::ChangedPoints),
+        Occasion::Critical => {
+            RefreshPlan::recompute(standing.critical.clone(), Reason::CriticalChange)
         }
         Occasion::Requested => RefreshPlan::recompute(standing.closed(), Reason::Request),
         Occasion::RequestedWindow(window) => {
@@ -284,6 +307,7 @@ mod tests {
         let standing = Standing {
             pieces: Pieces::of(Some("1h".parse().unwrap())),
             stale: &stale,
+            critical: &TimeRanges::none(),
             watermark: Some(at("10:00")),
             closing: Some(at("11:00")),
             extent: Some(range(("07:10", "11:40"))),
@@ -314,6 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_count_at_once_are_taken_in_open_buckets_too() {
+        let stale = [range(("08:00", "09:00")), range(("11:00", "12:00"))].into_iter().collect();
+        let critical = TimeRanges::from(range(("11:00", "12:00")));
+        let standing = Standing {
+            pieces: Pieces::of(Some("1h".parse().unwrap())),
+            stale: &stale,
+            critical: &critical,
+            watermark: None,
+            closing: Some(at("08:00")),
+            extent: stale.hull(),
+            sealed_before: at("07:00"),
+        };
+        assert_eq!(plan(&standing, Occasion::Changed).ranges(), stale);
+        assert_eq!(plan(&standing, Occasion::Critical).ranges(), critical);
+        assert_eq!(plan(&standing, Occasion::Scheduled).ranges(), critical, "closed ones are not");
+        let reason = plan(&standing, Occasion::Critical).reason();
+        assert_eq!(reason, Some(Reason::CriticalChange));
+    }
+
+    #[test]
     fn sealing_takes_open_buckets_too() {
         let stale = [("08:00", "09:00"), ("11:00", "12:00")];
         assert_snapshot!(plan_with(&stale, Occasion::Sealing(at("09:00"))), @"recompute [08h, 09h) because of expiring source data");
@@ -328,6 +372,7 @@ mod tests {
         let standing = Standing {
             pieces,
             stale: &stale,
+            critical: &TimeRanges::none(),
             watermark: None,
             closing: None,
             extent: stale.hull(),
@@ -342,6 +387,7 @@ mod tests {
         let standing = Standing {
             pieces: Pieces::of(Some("1h".parse().unwrap())),
             stale: &stale,
+            critical: &TimeRanges::none(),
             watermark: None,
             closing: Some(at("12:00")),
             extent: Some(range(("00:00", "12:00"))),

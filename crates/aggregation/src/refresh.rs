@@ -14,15 +14,17 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
-use highwater_core::{MeasurementId, Schema, SequenceNumber, Stopwatch, TimeRanges, Timestamp};
+use highwater_core::{Schema, Stopwatch, TimeRanges, Timestamp};
 use highwater_query::points_scanned;
 use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
 use crate::catalog::{Aggregate, Progress, definition_key, progress_key};
+use crate::commits::Ready;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::group_limit::check_groups;
 use crate::materialization::{replacement, rows_schema, stored_kind};
 use crate::touched::touched;
 
@@ -30,6 +32,7 @@ use crate::touched::touched;
 const LONG_CHANGE_MAP: usize = 4_096;
 
 /// What one refresh has computed, before it is committed.
+#[derive(Clone, Debug)]
 pub(crate) struct Computed {
     replacement: Option<Replacement>,
     progress: Progress,
@@ -107,7 +110,9 @@ pub(crate) async fn compute(
         rows = few;
     }
     rows += computing.all(&whole, &restated).await?;
-    let revisions = changed_pieces(&rows.old, &rows.new, &restated)?;
+    check_groups(aggregate, &rows.new)?;
+    let ended = restated.intersect(&aggregate.done().into());
+    let revisions = changed_pieces(&rows.old, &rows.new, &ended)?;
     let mut cost = Cost {
         buckets: touched_buckets(aggregate, &rows.new).len() as u64,
         rows: rows.new.iter().map(|batch| batch.num_rows() as u64).sum(),
@@ -162,8 +167,19 @@ impl Computing<'_> {
         let (new, points_scanned) = self.computed(&wanted).await?;
         let old = self.stored(&wanted).await?;
         let keys = 1 + self.resolved.groups.len();
-        let rows = Rows { new, old, points_scanned };
-        Ok(if has_all_keys(&rows.new, &rows.old, keys)? { Some(rows) } else { None })
+        let is_whole = has_all_keys(&new, &old, keys)? && !self.may_exceed_groups(&new, &old);
+        Ok(is_whole.then_some(Rows { new, old, points_scanned }))
+    }
+
+    /// Whether new groups may be too many beside those that were stored and are not looked at.
+    fn may_exceed_groups(&self, new: &[RecordBatch], old: &[RecordBatch]) -> bool {
+        let rows =
+            |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let version = self.reader.session().version();
+        let stored = version.measurement(&self.aggregate.stored());
+        let stored: u64 = stored.into_iter().flat_map(|own| own.segments()).map(|s| s.rows).sum();
+        let most = self.aggregate.definition.max_groups;
+        rows(new) > rows(old) && stored + rows(new) as u64 > most
     }
 
     async fn computed(&self, wanted: &Wanted) -> Result<(Vec<RecordBatch>, u64), AggregationError> {
@@ -318,14 +334,11 @@ pub(crate) fn account(
 ///
 /// # Errors
 /// A conflict if one of the aggregates was refreshed or redefined in between.
-pub(crate) async fn commit(
-    engine: &Engine,
-    reader: &Reader,
-    computed: Vec<(Arc<Aggregate>, Computed)>,
-) -> Result<SequenceNumber, AggregationError> {
-    let version = reader.session().version();
-    let mut commit = Commit::of(coarsened(reader, &computed));
-    for (aggregate, computed) in computed {
+pub(crate) async fn commit(engine: &Engine, steps: Vec<Ready>) -> Result<(), AggregationError> {
+    let mut commit = Commit::default();
+    for Ready { reader, aggregate, computed } in steps {
+        let version = reader.session().version();
+        commit.edits.extend(coarsened(&reader, &aggregate, &computed));
         for key in [definition_key(aggregate.id()), progress_key(aggregate.id())] {
             let document = version.document(&key).cloned();
             commit.expect_documents.push((key, document));
@@ -333,29 +346,25 @@ pub(crate) async fn commit(
         commit.edits.push(computed.progress.put(aggregate.id())?);
         commit.replacements.extend(computed.replacement);
     }
-    Ok(engine.commit(commit).await?)
+    engine.commit(commit).await?;
+    Ok(())
 }
 
-/// Lets change maps forget what no dependant has to tell apart any more, once they are long.
+/// Lets the change map of the source forget what no dependant has to tell apart any more, once it is long.
 ///
 /// A coarser map can only make a piece look stale that is not, never the other way round.
-fn coarsened(reader: &Reader, computed: &[(Arc<Aggregate>, Computed)]) -> Vec<Edit> {
-    let roots: BTreeSet<&MeasurementId> =
-        computed.iter().map(|(aggregate, _)| &aggregate.definition.root).collect();
-    let applied = |one: &Aggregate| {
-        let new = computed.iter().find(|(aggregate, _)| aggregate.id() == one.id());
-        let progress = new.map_or(&*one.progress, |(_, computed)| &computed.progress);
-        progress.applied.lowest()
+fn coarsened(reader: &Reader, aggregate: &Aggregate, computed: &Computed) -> Option<Edit> {
+    let id = &aggregate.definition.root;
+    let changes = reader.session().version().measurement(id)?.changes();
+    if changes.runs().count() < LONG_CHANGE_MAP {
+        return None;
+    }
+    let applied = |one: &Aggregate| match one.id() == aggregate.id() {
+        true => computed.progress.applied.lowest(),
+        false => one.progress.applied.lowest(),
     };
-    let coarsened = |id: &MeasurementId| {
-        let changes = reader.session().version().measurement(id)?.changes();
-        if changes.runs().count() < LONG_CHANGE_MAP {
-            return None;
-        }
-        let dependants = reader.catalog().iter().filter(|one| one.definition.root == *id);
-        let attached = dependants.filter(|one| !one.document.detached);
-        let seq = attached.filter_map(|one| applied(one)).min()?;
-        Some(Edit::CoarsenChanges { id: id.clone(), seq })
-    };
-    roots.into_iter().filter_map(coarsened).collect()
+    let dependants = reader.catalog().iter().filter(|one| one.definition.root == *id);
+    let attached = dependants.filter(|one| !one.document.detached);
+    let seq = attached.filter_map(|one| applied(one)).min()?;
+    Some(Edit::CoarsenChanges { id: id.clone(), seq })
 }

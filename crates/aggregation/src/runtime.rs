@@ -1,53 +1,82 @@
 //! The aggregates of a running engine: one handle for the server, the scheduler and SQL.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
-use highwater_storage::{Commit, Engine, Version, guarded};
+use highwater_storage::{Commit, Engine, Version};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
-use crate::catalog::{Aggregate, CatalogCache, DefinitionDocument, Progress};
+use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress};
+use crate::clock_guard::ClockGuard;
+use crate::commits::Commits;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::extension::AggregateTables;
+use crate::lanes::Slots;
 use crate::plan::Occasion;
+use crate::queue::Queue;
 use crate::refresh::Cost;
-use crate::scheduler::{Run, Schedules};
+use crate::schedule::{Run, Schedules};
 use crate::status::{AggregateStatus, status};
 use crate::watermark;
-
-/// How often the background task looks whether something is due.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How often it looks whether something has expired.
-const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
 /// Settings of the aggregation layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AggregationSettings {
-    /// Aggregates computed at the same time. Default 2.
+    /// Aggregates computed at the same time; what is live keeps at least half. Default 2.
     pub max_parallel: usize,
+    /// Points of the source that one step of a backfill covers, about. Default 4,000,000.
+    pub step_points: u64,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
-        AggregationSettings { max_parallel: 2 }
+        AggregationSettings { max_parallel: 2, step_points: 4_000_000 }
     }
 }
 
 /// What SQL tables and the scheduler both look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cache: CatalogCache,
     pub(crate) schedules: Mutex<Schedules>,
-    /// Held while something is refreshed or redefined: both replace what the other reads.
-    running: tokio::sync::Mutex<()>,
+    pub(crate) queue: Queue,
+    pub(crate) clock_guard: Mutex<ClockGuard>,
+    slots: Slots,
+    commits: Commits,
+    /// Held for reading while a refresh is committed, for writing while something is redefined:
+    /// both replace what the other has looked at.
+    definitions: RwLock<()>,
+    /// Where refreshes run; if not given, where they are asked for.
+    workers: OnceLock<Handle>,
+    /// Cancelled when refreshes are to end.
+    stop: CancellationToken,
     settings: AggregationSettings,
+}
+
+impl Shared {
+    fn new(settings: AggregationSettings) -> Self {
+        Shared {
+            cache: CatalogCache::default(),
+            schedules: Mutex::default(),
+            queue: Queue::default(),
+            clock_guard: Mutex::default(),
+            slots: Slots::new(settings.max_parallel),
+            commits: Commits::default(),
+            definitions: RwLock::default(),
+            workers: OnceLock::new(),
+            stop: CancellationToken::new(),
+            settings,
+        }
+    }
 }
 
 /// The aggregates of an engine; cheap to clone.
@@ -94,7 +123,7 @@ impl Aggregates {
         settings: AggregationSettings,
         limits: Limits,
     ) -> Result<Self, AggregationError> {
-        let shared = Arc::new(Shared { settings, ..Shared::default() });
+        let shared = Arc::new(Shared::new(settings));
         let tables = Arc::new(AggregateTables::new(Arc::clone(&shared)));
         let query = QueryEngine::builder(engine).extend(tables).limits(limits).build()?;
         let aggregates = Aggregates { query, shared };
@@ -134,9 +163,53 @@ impl Aggregates {
         self.engine().version().databases().cloned().collect()
     }
 
-    /// Waits until no refresh runs and keeps others from starting.
-    pub(crate) async fn lock_refreshes(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.shared.running.lock().await
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.shared.queue
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.shared.slots
+    }
+
+    pub(crate) fn commits(&self) -> &Commits {
+        &self.shared.commits
+    }
+
+    pub(crate) fn clock_guard(&self) -> &Mutex<ClockGuard> {
+        &self.shared.clock_guard
+    }
+
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.shared.stop
+    }
+
+    /// Runs refreshes, whoever asks for them, on these threads from now on. The first call counts.
+    pub fn refresh_on(&self, workers: Handle) {
+        self.shared.workers.get_or_init(|| workers);
+    }
+
+    pub(crate) fn workers(&self) -> Handle {
+        self.shared.workers.get().cloned().unwrap_or_else(Handle::current)
+    }
+
+    /// Waits until no refresh is being committed and keeps others from it. Refreshes that were
+    /// computed before and are committed afterwards find out and are planned again.
+    pub(crate) async fn lock_refreshes(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared.definitions.write().await
+    }
+
+    /// Keeps definitions as they are.
+    pub(crate) async fn keep_definitions(&self) -> RwLockReadGuard<'_, ()> {
+        self.shared.definitions.read().await
+    }
+
+    /// The aggregates of a database at a version.
+    pub(crate) fn catalog(
+        &self,
+        version: &Version,
+        database: &Arc<str>,
+    ) -> Result<Arc<Catalog>, AggregationError> {
+        self.shared.cache.catalog(version, database)
     }
 
     /// Reads the aggregates of a database at the newest version.
@@ -156,6 +229,11 @@ impl Aggregates {
         })
     }
 
+    /// How many refreshes run now, by lane: `live`, `repair` and `backfill`.
+    pub fn running(&self) -> BTreeMap<&'static str, usize> {
+        self.queue().running()
+    }
+
     /// All aggregates of a database, by name.
     ///
     /// # Errors
@@ -172,7 +250,7 @@ impl Aggregates {
         let reader = self.reader(&database.into())?;
         let aggregate = self.find(&reader, name)?;
         let schedule = self.schedules().lock().get(aggregate.id());
-        Ok(status(&reader, aggregate, &schedule))
+        Ok(status(&reader, aggregate, &schedule, self.queue().lane(aggregate.id())))
     }
 
     /// Why points must not be written to a measurement of that name, if they must not.
@@ -280,25 +358,11 @@ impl Aggregates {
     /// Refreshes and expires on the real clock until told to stop. Flushing and compaction have a
     /// background loop of their own, in storage.
     pub async fn run(self, stop: CancellationToken) {
-        let (mut look, mut age) = (every(LOOK_EVERY), every(EXPIRE_EVERY));
-        loop {
-            let done = tokio::select! {
-                () = stop.cancelled() => break,
-                _ = look.tick() => guarded(self.refresh_due()).await,
-                _ = age.tick() => guarded(self.expire()).await,
-            };
-            if let Err(error) = done {
-                error!(error = &error as &dyn std::error::Error, "background work failed");
-            }
-        }
+        tokio::join!(self.keep_refreshed(&stop), self.keep_expiring(&stop));
+        self.stop().cancel();
+        self.queue().all_ended().await;
         info!("aggregation stopped");
     }
-}
-
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut timer = tokio::time::interval(period);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    timer
 }
 
 /// The sum of the runs of one request.
@@ -337,7 +401,10 @@ impl Shared {
     pub(crate) fn statuses(&self, reader: &Reader) -> Vec<AggregateStatus> {
         let schedules = self.schedules.lock();
         let each = reader.catalog().iter();
-        each.map(|one| status(reader, one, &schedules.get(one.id()))).collect()
+        let status = |one: &Arc<Aggregate>| {
+            status(reader, one, &schedules.get(one.id()), self.queue.lane(one.id()))
+        };
+        each.map(status).collect()
     }
 }
 

@@ -1,283 +1,307 @@
-//! When aggregates are refreshed, and by whom: one background task with bounded slots.
+//! Who refreshes what, and when: one background task looks, bounded slots work.
 //!
 //! Work is derived from staleness; the schedule only says when to look. Nothing "running" is
-//! persisted, so a restart finds everything due and everything stale by itself.
+//! persisted, so a restart finds everything due and everything stale by itself. A look puts what is
+//! due into the [`queue`](crate::queue); one worker per aggregate takes it from there, step by
+//! step, each step in a slot of its lane and with a commit of its own. So a long backfill holds
+//! nothing but its slot, and definitions may change between steps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
-use highwater_core::bucket::Span;
-use highwater_core::{TimeRange, TimeRanges, Timestamp};
-use tracing::{info, warn};
+use highwater_core::{SequenceNumber, Timestamp};
+use highwater_storage::{StorageError, Version, guarded};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
-use crate::catalog::Aggregate;
+use crate::catalog::{Aggregate, Catalog, definition_key};
+use crate::commits::Ready;
 use crate::definition::{AggregateId, Refresh};
 use crate::error::AggregationError;
-use crate::exact::Reader;
-use crate::plan::{Occasion, RefreshPlan};
-use crate::refresh::{self, Computed, Cost};
+use crate::plan::Occasion;
+use crate::queue::Answer;
+use crate::refresh;
 use crate::runtime::Aggregates;
+use crate::schedule::{Due, Run, Unseen};
+use crate::steps::Task;
 
-/// Longest pause after repeated failures: an hour.
-const LONGEST_BACKOFF: i64 = highwater_core::time::NANOS_PER_HOUR;
-/// Runs kept for `system.aggregate_runs`.
-const RUNS_KEPT: usize = 1_000;
-/// A refresh of more points than this is cut into several commits.
-const POINTS_PER_COMMIT: u64 = 4_000_000;
+/// However many commits come, looks are at least this far apart.
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest time without a look, whatever the clock of the machine does meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Pause after a look that failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// A refresh is planned again so often when definitions change under it.
+const ATTEMPTS: usize = 5;
 
-/// What the scheduler remembers between looks; lost in a restart without harm.
+/// What a look has found.
 #[derive(Debug, Default)]
-pub(crate) struct Schedules {
-    by_aggregate: HashMap<AggregateId, Schedule>,
-    runs: VecDeque<Run>,
-}
-
-/// When one aggregate is due, and how it fared.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Schedule {
-    /// `None`: due at once.
+pub(crate) struct Look {
+    /// The refreshes that were put into the queue.
+    begun: Vec<Answer>,
+    /// When the next one is due by what is known now.
     next: Option<Timestamp>,
-    failures_in_a_row: u32,
-    /// Refreshes that failed since the start.
-    pub(crate) error_count: u64,
-    /// The last failure, until a refresh succeeds.
-    pub(crate) last_error: Option<String>,
-}
-
-/// One refresh, as `system.aggregate_runs` shows it.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    /// Which aggregate.
-    pub(crate) id: AggregateId,
-    /// When it started.
-    pub(crate) started: Timestamp,
-    /// Why.
-    pub(crate) reason: String,
-    /// What it took.
-    pub(crate) cost: Cost,
-    /// Why it failed, if it did.
-    pub(crate) error: Option<String>,
-}
-
-impl Schedules {
-    /// What is known of one aggregate.
-    pub(crate) fn get(&self, id: &AggregateId) -> Schedule {
-        self.by_aggregate.get(id).cloned().unwrap_or_default()
-    }
-
-    /// The latest runs, oldest first.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.runs.iter()
-    }
-
-    fn is_due(&self, id: &AggregateId, now: Timestamp) -> bool {
-        self.by_aggregate.get(id).and_then(|own| own.next).is_none_or(|next| next <= now)
-    }
-
-    /// The next look at an aggregate: after its period, doubled with each failure in a row.
-    fn looked_at(&mut self, id: &AggregateId, every: Span, now: Timestamp) {
-        let schedule = self.by_aggregate.entry(id.clone()).or_default();
-        let regular = every.after(now);
-        let pause = regular.as_nanos().saturating_sub(now.as_nanos());
-        let doubled = pause.saturating_mul(1 << schedule.failures_in_a_row.min(20));
-        schedule.next = Some(now.saturating_add(doubled.min(pause.max(LONGEST_BACKOFF))));
-    }
-
-    fn record(&mut self, run: Run) {
-        let schedule = self.by_aggregate.entry(run.id.clone()).or_default();
-        let failed = run.error.is_some();
-        schedule.failures_in_a_row = if failed { schedule.failures_in_a_row + 1 } else { 0 };
-        schedule.error_count += u64::from(failed);
-        schedule.last_error.clone_from(&run.error);
-        if self.runs.len() == RUNS_KEPT {
-            self.runs.pop_front();
-        }
-        self.runs.push_back(run);
-    }
-
-    /// Makes an aggregate due at once.
-    pub(crate) fn wake(&mut self, id: &AggregateId) {
-        self.by_aggregate.entry(id.clone()).or_default().next = None;
-    }
-}
-
-/// An aggregate that is being refreshed: what is left to do, and what was done.
-struct Task {
-    id: AggregateId,
-    reason: String,
-    /// Ranges still to compute, one commit each; the last one also moves the watermark.
-    remaining: VecDeque<TimeRanges>,
-    cost: Cost,
-}
-
-/// A task whose next ranges are computed.
-type Computation = (Task, Arc<Aggregate>, Computed);
-
-impl Task {
-    fn finished(self, started: Timestamp, error: Option<String>) -> Run {
-        Run { id: self.id, started, reason: self.reason, cost: self.cost, error }
-    }
+    /// Whether commits make some aggregate due.
+    follows_commits: bool,
 }
 
 impl Aggregates {
-    /// Refreshes what is due now. Returns how many refreshes ran, well or not.
+    /// Refreshes what is due now, and waits for it. Returns how many refreshes ran, well or not.
     pub(crate) async fn refresh_due(&self) -> Result<usize, AggregationError> {
-        let mut count = 0;
+        let look = self.look().await?;
+        let ran = futures::future::join_all(look.begun).await;
+        Ok(ran.into_iter().filter(|run| matches!(run, Ok(Some(_)))).count())
+    }
+
+    /// Keeps aggregates refreshed on the real clock until told to stop.
+    pub(crate) async fn keep_refreshed(&self, stop: &CancellationToken) {
+        self.spread_looks();
+        let woken = self.schedules().lock().woken();
+        let mut commits = self.engine().commits();
+        loop {
+            commits.mark_unchanged();
+            let look = guarded(self.look()).await;
+            let pause = self.pause_after(look.as_ref());
+            let follows_commits = look.is_ok_and(|look| look.follows_commits);
+            let next_look = async {
+                sleep(LEAST_PAUSE).await;
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = woken.notified() => {}
+                    _ = commits.changed(), if follows_commits => {}
+                }
+            };
+            if stop.run_until_cancelled(next_look).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn pause_after(&self, look: Result<&Look, &AggregationError>) -> Duration {
+        match look {
+            Err(error) => {
+                error!(error = error as &dyn std::error::Error, "a look at what is due failed");
+                PAUSE_AFTER_FAILURE
+            }
+            Ok(Look { next: None, .. }) => LONGEST_PAUSE,
+            Ok(Look { next: Some(next), .. }) => {
+                let nanos = next.as_nanos().saturating_sub(self.now().as_nanos());
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(LONGEST_PAUSE)
+            }
+        }
+    }
+
+    /// Spreads the looks at what there is, so that they do not all come at the start.
+    fn spread_looks(&self) {
+        let version = self.engine().version();
+        let catalogs: Vec<Arc<Catalog>> =
+            self.databases().iter().filter_map(|one| self.catalog(&version, one).ok()).collect();
+        let all = catalogs.iter().flat_map(|catalog| catalog.iter());
+        let all: Vec<(&AggregateId, &Refresh)> =
+            all.map(|one| (one.id(), &one.definition.refresh)).collect();
+        self.schedules().lock().spread(&all, self.now());
+    }
+
+    /// Puts into the queue what is due now.
+    async fn look(&self) -> Result<Look, AggregationError> {
+        let mut look = Look::default();
         for database in self.databases() {
-            for ids in self.due(&database)?.into_values() {
-                count += self.refresh_together(ids, Occasion::Scheduled).await?.len();
+            let version = self.engine().version();
+            let catalog = self.catalog(&version, &database)?;
+            self.watch_sources(&catalog).await?;
+            for aggregate in catalog.iter().filter(|one| one.is_scheduled()) {
+                self.look_at(&version, aggregate, &mut look);
             }
         }
-        Ok(count)
+        Ok(look)
     }
 
-    /// Enabled aggregates whose time has come, parents before children.
-    fn due(
-        &self,
-        database: &Arc<str>,
-    ) -> Result<BTreeMap<usize, Vec<AggregateId>>, AggregationError> {
+    fn look_at(&self, version: &Version, aggregate: &Aggregate, look: &mut Look) {
+        let (id, refresh) = (aggregate.id(), &aggregate.definition.refresh);
+        look.follows_commits |= refresh.debounce().is_some();
+        if self.queue().is_busy(id) {
+            // Looked at again when that has ended.
+            return;
+        }
         let now = self.now();
-        let reader = self.reader(database)?;
-        let mut schedules = self.schedules().lock();
-        let mut due: BTreeMap<usize, Vec<AggregateId>> = BTreeMap::new();
-        for aggregate in reader.catalog().iter().filter(|one| one.is_scheduled()) {
-            if let Refresh::Periodic { every } = aggregate.definition.refresh
-                && schedules.is_due(aggregate.id(), now)
-            {
-                schedules.looked_at(aggregate.id(), every, now);
-                let depth = reader.catalog().depth(aggregate);
-                due.entry(depth).or_default().push(aggregate.id().clone());
+        let due = {
+            let mut schedules = self.schedules().lock();
+            let unseen = unseen(version, aggregate, schedules.seen(id));
+            let due = schedules.due(id, refresh, unseen, now);
+            if unseen.is_none() || matches!(due, Due::ByClock | Due::ByCommit) {
+                schedules.looked_at(id, refresh, due, version.seq(), now);
             }
+            due
+        };
+        match due {
+            Due::ByClock | Due::ByCommit => {
+                look.begun.push(self.enqueue(id, occasion(refresh, due)));
+            }
+            Due::Later(at) => look.next = Some(look.next.map_or(at, |next| next.min(at))),
+            Due::Never => {}
         }
-        Ok(due)
     }
 
-    /// Refreshes aggregates of one database that do not depend on each other; whatever they commit
-    /// at the same time is one commit. One that fails does not disturb the others: its run says
-    /// why. An aggregate without anything to do has no run.
+    /// Lets storage remember when the sources of aggregates changed, and what of them.
+    async fn watch_sources(&self, catalog: &Catalog) -> Result<(), AggregationError> {
+        for aggregate in catalog.iter().filter(|one| !one.document.detached) {
+            let columns: BTreeSet<Arc<str>> =
+                aggregate.definition.refresh.critical().iter().cloned().collect();
+            self.engine().watch(&aggregate.definition.root, &columns).await?;
+        }
+        Ok(())
+    }
+
+    /// Refreshes aggregates and waits until that is done. One that fails does not disturb the
+    /// others: its run says why. An aggregate without anything to do has no run.
+    ///
+    /// # Errors
+    /// [`AggregationError::Stopping`] if the process ends first.
     pub(crate) async fn refresh_together(
         &self,
         ids: Vec<AggregateId>,
         occasion: Occasion,
     ) -> Result<Vec<Run>, AggregationError> {
-        let Some(database) = ids.first().map(|id| Arc::clone(&id.database)) else {
-            return Ok(Vec::new());
-        };
-        let _running = self.lock_refreshes().await;
-        let started = self.now();
-        let reader = self.reader(&database)?;
-        let mut tasks: Vec<Task> =
-            ids.into_iter().filter_map(|id| planned(&reader, id, occasion)).collect();
-        let mut runs = Vec::new();
-        while !tasks.is_empty() {
-            for run in self.step(&database, &mut tasks, started).await? {
-                report(&run);
-                self.schedules().lock().record(run.clone());
-                runs.push(run);
-            }
+        let answers: Vec<Answer> = ids.iter().map(|id| self.enqueue(id, occasion)).collect();
+        let mut runs = Vec::with_capacity(answers.len());
+        for answer in answers {
+            runs.extend(answer.await.map_err(|_| AggregationError::Stopping)?);
         }
         Ok(runs)
     }
 
-    /// Computes the next ranges of every task and commits them together. Keeps the tasks that go
-    /// on and returns the runs of those that ended.
-    async fn step(
+    /// Puts a refresh into the queue, and somebody there to work on it.
+    fn enqueue(&self, id: &AggregateId, occasion: Occasion) -> Answer {
+        let (answer, is_idle) = self.queue().add(id, occasion);
+        if is_idle {
+            self.workers().spawn(self.clone().work_on(id.clone()));
+        }
+        answer
+    }
+
+    /// Carries out the refreshes of one aggregate, one after the other, until none waits.
+    async fn work_on(self, id: AggregateId) {
+        let mut next = self.queue().next(&id);
+        while let Some(begun) = next {
+            let run = self.refreshed(&id, begun.occasion);
+            let run = self.stop().run_until_cancelled(run).await;
+            // Whoever is answered may ask again, and has to find nobody at work.
+            next = self.queue().next(&id);
+            let Some(run) = run else { continue };
+            for asker in begun.askers {
+                // Whoever asked may have gone.
+                drop(asker.send(run.clone()));
+            }
+        }
+        self.schedules().lock().woken().notify_one();
+    }
+
+    /// One refresh, recorded; none if there was nothing to do.
+    async fn refreshed(&self, id: &AggregateId, occasion: Occasion) -> Option<Run> {
+        let started = self.now();
+        let run = match guarded(self.attempted(id, occasion)).await {
+            Ok(run) => run?,
+            Err(error) => Task::unplanned(id, started).ended(Some(chain(&error))),
+        };
+        report(&run);
+        let catalog = self.catalog(&self.engine().version(), &id.database).ok();
+        let own = catalog.as_ref().and_then(|catalog| catalog.get(&id.name));
+        let refresh = own.map_or(&Refresh::OnDemand, |own| &own.definition.refresh);
+        self.schedules().lock().record(run.clone(), refresh, self.now());
+        Some(run)
+    }
+
+    async fn attempted(
         &self,
-        database: &Arc<str>,
-        tasks: &mut Vec<Task>,
-        started: Timestamp,
-    ) -> Result<Vec<Run>, AggregationError> {
-        let reader = self.reader(database)?;
-        let results: Vec<_> = stream::iter(std::mem::take(tasks))
-            .map(|task| compute_next(&reader, task, started))
-            .buffer_unordered(self.settings().max_parallel)
-            .collect()
-            .await;
-        let (mut ended, mut ready) = (Vec::new(), Vec::new());
-        for result in results {
-            match result {
-                Ok(computation) => ready.push(computation),
-                Err(run) => ended.push(*run),
+        id: &AggregateId,
+        occasion: Occasion,
+    ) -> Result<Option<Run>, AggregationError> {
+        self.queue().others_ended(&self.sources_of(id)?).await;
+        for _ in 0..ATTEMPTS {
+            let reader = self.reader(&id.database)?;
+            let planned = Task::planned(&reader, id, occasion, self.settings().step_points);
+            let Some(mut task) = planned else { return Ok(None) };
+            self.queue().planned(id, task.lane);
+            let done = self.carry_out(&mut task, id, occasion).await;
+            if done.as_ref().is_err_and(is_conflict) {
+                continue;
             }
-        }
-        let (running, computed): (Vec<Task>, Vec<_>) =
-            ready.into_iter().map(|(task, of, computed)| (task, (of, computed))).unzip();
-        let outcome = refresh::commit(self.engine(), &reader, computed).await;
-        let error = outcome.err().map(|error| chain(&error));
-        for task in running {
-            match (&error, task.remaining.is_empty()) {
-                (None, false) => tasks.push(task),
-                (error, _) => ended.push(task.finished(started, error.clone())),
+            if done.is_ok() && !task.remaining.is_empty() {
+                self.schedules().lock().go_on(id);
             }
+            return Ok(Some(task.ended(done.err().map(|error| chain(&error)))));
         }
-        Ok(ended)
+        let reason = format!("the definition of {} keeps changing; try again", id.name);
+        Err(AggregationError::Conflict(reason))
     }
-}
 
-/// What an aggregate has to do now, if anything.
-fn planned(reader: &Reader, id: AggregateId, occasion: Occasion) -> Option<Task> {
-    let aggregate = reader.catalog().get(&id.name)?;
-    let task = |reason: &str, remaining| {
-        Some(Task { id, reason: reason.to_owned(), remaining, cost: Cost::default() })
-    };
-    match reader.plan(aggregate, occasion) {
-        RefreshPlan::Recompute { ranges, reason } => {
-            task(reason.name(), in_steps(reader, aggregate, &ranges))
-        }
-        RefreshPlan::UpToDate => {
-            let stale = reader.stale(aggregate, &TimeRanges::all());
-            let moves = reader.watermark(aggregate, &stale) > aggregate.progress.last_processed;
-            if moves { task("empty_buckets_closed", [TimeRanges::none()].into()) } else { None }
-        }
-    }
-}
-
-async fn compute_next(
-    reader: &Reader,
-    mut task: Task,
-    started: Timestamp,
-) -> Result<Computation, Box<Run>> {
-    let Some(aggregate) = reader.catalog().get(&task.id.name).map(Arc::clone) else {
-        return Err(Box::new(task.finished(started, Some("it was dropped meanwhile".to_owned()))));
-    };
-    let times = task.remaining.pop_front().unwrap_or_default();
-    match refresh::compute(reader, &aggregate, &times).await {
-        Err(error) => Err(Box::new(task.finished(started, Some(chain(&error))))),
-        Ok(mut computed) => {
+    /// Carries out the next step of a task, or all of them if somebody waits for the whole.
+    async fn carry_out(
+        &self,
+        task: &mut Task,
+        id: &AggregateId,
+        occasion: Occasion,
+    ) -> Result<(), AggregationError> {
+        while let Some(times) = task.remaining.pop_front() {
+            let _slot = self.slots().take(task.lane).await;
+            let reader = self.reader(&id.database)?;
+            let Some(aggregate) = reader.catalog().get(&id.name).map(Arc::clone) else {
+                // It was dropped meanwhile.
+                return Err(StorageError::Conflict { what: definition_key(id) }.into());
+            };
+            let mut computed = refresh::compute(&reader, &aggregate, &times).await?;
             task.cost += computed.cost;
-            if task.remaining.is_empty() {
-                refresh::account(reader, &aggregate, &mut computed, task.cost, started);
+            let is_last = task.remaining.is_empty() || occasion.is_scheduled();
+            if is_last {
+                refresh::account(&reader, &aggregate, &mut computed, task.cost, task.started);
             }
-            Ok((task, aggregate, computed))
+            self.commit_refresh(Ready { reader, aggregate, computed }, task.lane).await?;
+            if is_last {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// The aggregates that this one reads, directly or not.
+    fn sources_of(&self, id: &AggregateId) -> Result<Vec<AggregateId>, AggregationError> {
+        let catalog = self.catalog(&self.engine().version(), &id.database)?;
+        let own = catalog.get(&id.name);
+        let sources = std::iter::successors(own, |one| catalog.parent(one)).skip(1);
+        Ok(sources.map(|source| source.id().clone()).collect())
     }
 }
 
-/// Cuts ranges at UTC midnights that are piece boundaries, newest first, so that no commit covers
-/// many more than [`POINTS_PER_COMMIT`] stored points.
-fn in_steps(reader: &Reader, aggregate: &Aggregate, ranges: &TimeRanges) -> VecDeque<TimeRanges> {
-    let mut points_by_day: BTreeMap<Timestamp, u64> = BTreeMap::new();
-    for segment in reader.root(aggregate).into_iter().flat_map(|root| root.segments()) {
-        *points_by_day.entry(segment.times.start.start_of_day()).or_default() += segment.rows;
-    }
-    let mut steps = VecDeque::new();
-    let mut end = TimeRange::ALL.end;
-    let mut points = 0;
-    for (&day, &rows) in points_by_day.iter().rev() {
-        points += rows;
-        if points >= POINTS_PER_COMMIT && aggregate.definition.pieces.is_boundary(day) {
-            steps.push_back(TimeRange::new(day, end));
-            (end, points) = (day, 0);
+/// Commits after `seen` that count at once for an aggregate, if there are any.
+fn unseen(version: &Version, aggregate: &Aggregate, seen: SequenceNumber) -> Option<Unseen> {
+    let root = version.measurement(&aggregate.definition.root)?;
+    let newest = match aggregate.definition.refresh.critical() {
+        [] => root.changes().last(),
+        critical => {
+            let of = |field: &Arc<str>| root.changes_of(field).unwrap_or(root.changes()).last();
+            critical.iter().map(of).max()?
         }
+    };
+    (newest > seen).then(|| Unseen { since: root.first_change_after(seen) })
+}
+
+/// What is to be done when an aggregate of this strategy is due.
+fn occasion(refresh: &Refresh, due: Due) -> Occasion {
+    match (refresh, due) {
+        (Refresh::Realtime { .. }, _) => Occasion::Changed,
+        (Refresh::Hybrid { .. }, Due::ByCommit) => Occasion::Critical,
+        _ => Occasion::Scheduled,
     }
-    steps.push_back(TimeRange::before(end));
-    let within = |step: TimeRange| ranges.intersect(&TimeRanges::from(step));
-    steps.into_iter().map(within).filter(|step| !step.is_empty()).collect()
+}
+
+fn is_conflict(error: &AggregationError) -> bool {
+    matches!(error, AggregationError::Storage(StorageError::Conflict { .. }))
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &AggregationError) -> String {
+pub(crate) fn chain(error: &AggregationError) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
     texts.dedup();
@@ -295,12 +319,12 @@ fn report(run: &Run) {
         .increment(run.cost.points_scanned);
     metrics::counter!("highwater_aggregation_rows_written_total", "aggregate" => aggregate)
         .increment(run.cost.rows);
-    let (reason, cost) = (&run.reason, run.cost);
+    let (reason, lane, cost) = (&run.reason, run.lane.name(), run.cost);
     match &run.error {
         None => info!(
-            aggregate = %run.id, reason, buckets = cost.buckets, rows = cost.rows,
+            aggregate = %run.id, reason, lane, buckets = cost.buckets, rows = cost.rows,
             elapsed_ms = cost.duration_ms, "refreshed"
         ),
-        Some(error) => warn!(aggregate = %run.id, reason, error, "refresh failed"),
+        Some(error) => warn!(aggregate = %run.id, reason, lane, error, "refresh failed"),
     }
 }

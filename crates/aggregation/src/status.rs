@@ -5,11 +5,12 @@ use highwater_core::{SequenceNumber, Timestamp};
 use serde::Serialize;
 
 use crate::catalog::{Aggregate, Origin};
-use crate::definition::{AggregateRule, Refresh};
+use crate::definition::AggregateRule;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::lanes::Lane;
 use crate::plan::{Occasion, RefreshPlan};
-use crate::scheduler::Schedule;
+use crate::schedule::Schedule;
 
 /// An aggregate and how it is doing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,15 +19,17 @@ pub struct AggregateStatus {
     pub name: String,
     /// The measurement or aggregate it reads.
     pub source: String,
-    /// `active`, `disabled`, `failing` (the last refresh failed, or the source has become one that
+    /// `active`, `disabled`, `failed` (the last refresh failed, or the source has become one that
     /// the definition does not fit) or `detached`.
     pub status: &'static str,
     /// Where the definition came from.
     pub origin: Origin,
     /// Whether it is refreshed on schedule.
     pub enabled: bool,
-    /// `periodic` or `on_demand`.
+    /// `realtime`, `periodic`, `on_demand` or `hybrid`.
     pub strategy: &'static str,
+    /// The lane of the refresh that runs now, if one does: `live`, `repair` or `backfill`.
+    pub lane: Option<&'static str>,
     /// The rule, as it can be posted again.
     pub definition: AggregateRule,
     /// Outputs and their types, as far as the source is known.
@@ -85,6 +88,7 @@ pub(crate) fn status(
     reader: &Reader,
     aggregate: &Aggregate,
     schedule: &Schedule,
+    lane: Option<Lane>,
 ) -> AggregateStatus {
     let (document, progress) = (&aggregate.document, &aggregate.progress);
     let definition = &aggregate.definition;
@@ -102,7 +106,7 @@ pub(crate) fn status(
     let state = match (document.detached, document.enabled, &last_error) {
         (true, _, _) => "detached",
         (false, false, _) => "disabled",
-        (false, true, Some(_)) => "failing",
+        (false, true, Some(_)) => "failed",
         (false, true, None) => "active",
     };
     AggregateStatus {
@@ -111,10 +115,8 @@ pub(crate) fn status(
         status: state,
         origin: document.origin,
         enabled: document.enabled,
-        strategy: match definition.refresh {
-            Refresh::Periodic { .. } => "periodic",
-            Refresh::OnDemand => "on_demand",
-        },
+        strategy: definition.refresh.strategy(),
+        lane: lane.map(Lane::name),
         definition: document.rule.clone(),
         columns,
         last_processed: progress.last_processed,

@@ -63,6 +63,7 @@ struct AggregateRow {
     source: String,
     state: &'static str,
     strategy: &'static str,
+    lane: Option<&'static str>,
     storage: &'static str,
     watermark: Option<Timestamp>,
     last_refresh: Option<Timestamp>,
@@ -85,6 +86,7 @@ impl From<AggregateStatus> for AggregateRow {
     fn from(one: AggregateStatus) -> Self {
         AggregateRow {
             strategy: one.strategy,
+            lane: one.lane,
             storage: "durable",
             name: one.name,
             source: one.source,
@@ -119,6 +121,7 @@ fn aggregates(
         ("source", DataType::Utf8),
         ("state", DataType::Utf8),
         ("strategy", DataType::Utf8),
+        ("lane", DataType::Utf8),
         ("storage", DataType::Utf8),
         ("watermark", time_data_type()),
         ("last_refresh", time_data_type()),
@@ -146,6 +149,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         database: String,
         started: Timestamp,
         state: &'static str,
+        lane: &'static str,
         reason: String,
         buckets_recomputed: u64,
         points_scanned: u64,
@@ -162,6 +166,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
             database: run.id.database.to_string(),
             started: run.started,
             state: if run.error.is_some() { "failed" } else { "ok" },
+            lane: run.lane.name(),
             reason: run.reason.clone(),
             buckets_recomputed: run.cost.buckets,
             points_scanned: run.cost.points_scanned,
@@ -176,6 +181,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         ("database", DataType::Utf8),
         ("started", time_data_type()),
         ("state", DataType::Utf8),
+        ("lane", DataType::Utf8),
         ("reason", DataType::Utf8),
         ("buckets_recomputed", DataType::UInt64),
         ("points_scanned", DataType::UInt64),
@@ -191,13 +197,15 @@ fn retention(
     shared: &Shared,
     session: &QuerySession,
 ) -> Result<Arc<dyn TableProvider>, AggregationError> {
-    let rows = expiry::overview(&shared.reader_of(session)?);
+    let paused = shared.clock_guard.lock().objection();
+    let rows = expiry::overview(&shared.reader_of(session)?, paused);
     let columns = [
         ("measurement", DataType::Utf8),
         ("keep", DataType::Utf8),
         ("horizon", time_data_type()),
         ("dropped_before", time_data_type()),
         ("held_back_by", DataType::Utf8),
+        ("paused", DataType::Utf8),
     ];
     of_rows(&columns, &rows)
 }

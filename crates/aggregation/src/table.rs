@@ -22,6 +22,7 @@ use crate::catalog::Aggregate;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::freshness::Tolerance;
 use crate::functions::{partial_field, through_a_plan};
 use crate::materialization::partial_name;
 
@@ -32,8 +33,8 @@ pub(crate) struct AggregateTable {
     resolved: Resolved,
     /// Outputs whose partials the statement names.
     partials: Vec<usize>,
-    /// Whether to answer from stored buckets alone.
-    stored_only: bool,
+    /// What may be used of what is stored.
+    tolerance: Tolerance,
     schema: SchemaRef,
 }
 
@@ -47,7 +48,7 @@ impl AggregateTable {
     pub(crate) fn new(
         reader: Reader,
         aggregate: Arc<Aggregate>,
-        stored_only: bool,
+        tolerance: Tolerance,
         mentioned: impl Fn(&str) -> bool,
     ) -> Result<Self, AggregationError> {
         let resolved = reader.resolve(&aggregate)?;
@@ -70,7 +71,7 @@ impl AggregateTable {
         let fields: Vec<Field> =
             time.into_iter().chain(groups).chain(outputs).chain(hidden).collect();
         let schema = Arc::new(ArrowSchema::new(fields));
-        Ok(AggregateTable { reader, aggregate, resolved, partials, stored_only, schema })
+        Ok(AggregateTable { reader, aggregate, resolved, partials, tolerance, schema })
     }
 
     /// Whether a top-N stands between the rows of the table and those of the plan.
@@ -110,7 +111,7 @@ impl AggregateTable {
         };
         let finished = self
             .reader
-            .finished(&self.aggregate, &outputs, &self.partials, &times, self.stored_only)
+            .finished(&self.aggregate, &outputs, &self.partials, &times, self.tolerance)
             .map_err(external)?;
         let mut plan = LogicalPlanBuilder::new(finished);
         if let Some(filter) = conjunction(filters.iter().cloned().map(unqualified)) {

@@ -132,16 +132,16 @@ fn max_staleness(age: &str) -> Result<Freshness, QueryError> {
 impl FromStr for Freshness {
     type Err = QueryError;
 
-    /// Reads `default`, `exact`, `materialized` and `max_staleness 10m`.
+    /// Reads `default`, `exact`, `materialized` and `max_staleness 10m`, the age in quotes or not.
     fn from_str(text: &str) -> Result<Self, QueryError> {
         match text {
             "default" => Ok(Freshness::Default),
             "exact" => Ok(Freshness::Exact),
             "materialized" => Ok(Freshness::Materialized),
             _ => match text.strip_prefix("max_staleness ") {
-                Some(age) => max_staleness(age),
+                Some(age) => max_staleness(age.trim().trim_matches('\'')),
                 None => Err(QueryError::Invalid(format!(
-                    "freshness is exact, materialized or 'max_staleness 10m', not {text:?}"
+                    "freshness is exact, materialized or max_staleness 10m, not {text:?}"
                 ))),
             },
         }

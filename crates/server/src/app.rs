@@ -168,6 +168,7 @@ impl App {
             ..highwater_query::Limits::default()
         };
         let aggregates = Aggregates::open(engine.clone(), settings.aggregation.clone(), limits)?;
+        aggregates.refresh_on(threads.background());
         if let Some(folder) = &settings.rules {
             let applied = apply_folder(&aggregates, folder).await;
             applied.context("the rule files are not applied")?;
@@ -220,6 +221,12 @@ impl App {
         metrics::gauge!("highwater_storage_damaged_segments_count").set(damaged as f64);
         metrics::gauge!("highwater_storage_measurements_count").set(stats.measurements as f64);
         metrics::gauge!("highwater_storage_commit_seq").set(stats.seq.get() as f64);
+        metrics::gauge!("highwater_aggregation_expiry_paused")
+            .set(f64::from(u8::from(self.aggregates.expiry_paused().is_some())));
+        for (lane, running) in self.aggregates.running() {
+            metrics::gauge!("highwater_aggregation_running_refreshes", "lane" => lane)
+                .set(running as f64);
+        }
         for database in self.engine.version().databases() {
             // One that cannot be described has logged why when it was asked for by name.
             let all = self.aggregates.list(database).unwrap_or_default();
@@ -240,6 +247,9 @@ fn describe_aggregate(aggregate: &AggregateStatus) {
     let labels = [("aggregate", aggregate.name.clone())];
     if let Some(lag) = aggregate.lag_seconds {
         metrics::gauge!("highwater_aggregation_lag_seconds", &labels).set(lag);
+    }
+    if let Some(age) = aggregate.seconds_stale {
+        metrics::gauge!("highwater_aggregation_stale_seconds", &labels).set(age);
     }
     metrics::gauge!("highwater_aggregation_stale_buckets", &labels)
         .set(aggregate.stale_buckets as f64);

@@ -235,6 +235,7 @@ impl Settings {
             ("storage.flush_age_secs", self.storage.flush_age_secs),
             ("storage.compact_segments", self.storage.compact_segments as u64),
             ("aggregation.max_parallel", self.aggregation.max_parallel as u64),
+            ("aggregation.step_points", self.aggregation.step_points),
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(SettingsError::Value { key, reason: "must be greater than 0".to_owned() });

@@ -67,7 +67,7 @@ impl Expectations {
 }
 
 /// New rows for ranges of event time of a materialization.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replacement {
     /// Which. It is defined by the commit if it does not exist.
     pub id: MeasurementId,

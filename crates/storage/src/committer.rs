@@ -11,13 +11,14 @@
 
 mod log;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
 use parking_lot::RwLock;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
@@ -63,6 +64,8 @@ pub(crate) enum Request {
     /// Continue in a new log and freeze all memtables. Answered with the version in which they
     /// are frozen.
     RotateLog(Reply<Arc<Version>>),
+    /// Remember more of a measurement from now on, see [`Engine::watch`](crate::Engine::watch).
+    Watch(MeasurementId, BTreeSet<Arc<str>>, Reply<()>),
     /// What a backup needs to know of this moment.
     Snapshot(Reply<Snapshot>),
     /// Sync and stop.
@@ -94,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) flush_due: Notify,
     /// Woken when there may be segments to compact.
     pub(crate) segments_changed: Notify,
+    /// The newest commit, for whoever waits for one.
+    pub(crate) commits: watch::Sender<SequenceNumber>,
     published: RwLock<Arc<Version>>,
     /// Why nothing is accepted any more.
     failure: RwLock<Option<String>>,
@@ -107,6 +112,7 @@ impl Shared {
         settings: Settings,
         version: Version,
     ) -> Self {
+        let commits = watch::Sender::new(version.seq());
         let published = RwLock::new(Arc::new(version));
         let (flush_due, segments_changed) = (Notify::new(), Notify::new());
         let (log_bytes, failure) = (AtomicU64::new(0), RwLock::default());
@@ -120,6 +126,7 @@ impl Shared {
             compactions: CompactionHistory::default(),
             flush_due,
             segments_changed,
+            commits,
             published,
             failure,
         }
@@ -225,6 +232,12 @@ impl Committer {
                     drop(reply.send(self.rotate_log().await));
                     group = self.new_group();
                 }
+                Request::Watch(id, columns, reply) => {
+                    self.finish(group);
+                    self.watch(&id, &columns);
+                    drop(reply.send(Ok(())));
+                    group = self.new_group();
+                }
                 Request::Snapshot(reply) => {
                     self.finish(group);
                     drop(reply.send(self.snapshot()));
@@ -253,7 +266,7 @@ impl Committer {
         self.check_sound()?;
         self.check_memory(draft)?;
         let mut next = draft.clone();
-        let seq = draft.seq().next();
+        let (seq, now) = (draft.seq().next(), self.shared.clock.now());
         let mut stored = Vec::with_capacity(write.batches.len());
         let mut refused = Vec::new();
         for batch in write.batches {
@@ -262,6 +275,7 @@ impl Committer {
             let decision = decide(batch, &self.target(&next, &id, &Columns::default()))?;
             refused.extend(decision.refused);
             if decision.accepted.rows() > 0 {
+                next.note_time(&id, now);
                 next.apply_points(&id, &decision.accepted, seq)?;
                 stored.push((id, decision.accepted));
             }
@@ -273,7 +287,7 @@ impl Committer {
         if self.is_logging() {
             self.log.append_points(seq, &stored)?;
         }
-        next.note_unflushed(self.shared.clock.now());
+        next.note_unflushed(now);
         *draft = next;
         Ok(WriteReport { seq, rows: stored.iter().map(|(_, points)| points.rows()).sum(), refused })
     }
@@ -301,8 +315,10 @@ impl Committer {
         if self.is_logging() {
             self.log.append_delete(&delete.id, &resolved.tombstone, &resolved.touched)?;
         }
+        let now = self.shared.clock.now();
+        draft.note_time(&delete.id, now);
         draft.apply_delete(&delete.id, resolved.tombstone, &resolved.touched);
-        draft.note_unflushed(self.shared.clock.now());
+        draft.note_unflushed(now);
         Ok(seq)
     }
 
@@ -326,6 +342,14 @@ impl Committer {
             return Ok(version);
         }
         self.commit_edits(seq, &edits).await
+    }
+
+    fn watch(&self, id: &MeasurementId, columns: &BTreeSet<Arc<str>>) {
+        let mut next = Version::clone(&self.shared.version());
+        if let Some(measurement) = next.measurement_mut(id) {
+            measurement.watch(columns);
+            self.publish(next);
+        }
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, StorageError> {
@@ -374,7 +398,9 @@ impl Committer {
 
     fn publish(&self, version: Version) {
         let due = version.flush_due_by_size(&self.shared.settings);
+        let seq = version.seq();
         *self.shared.published.write() = Arc::new(version);
+        self.shared.commits.send_replace(seq);
         if due {
             self.shared.flush_due.notify_one();
         }

@@ -1,14 +1,14 @@
 //! The engine: the one handle through which the layers above write, read and change what is
 //! stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use highwater_core::{Clock, Condition, MeasurementId, PointBatch, PointSet, SequenceNumber};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tracing::{debug, info, instrument, warn};
 
 use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
@@ -126,6 +126,33 @@ impl Engine {
     /// The newest state; it never changes, so it is one consistent view for as long as it is kept.
     pub fn version(&self) -> Arc<Version> {
         self.0.shared.version()
+    }
+
+    /// Tells of new commits: the newest one, whenever a version is published.
+    pub fn commits(&self) -> watch::Receiver<SequenceNumber> {
+        self.0.shared.commits.subscribe()
+    }
+
+    /// From now on, and until the engine is closed, remembers of a measurement when its changes
+    /// came and which of them wrote these fields or tags; see [`Measurement::changes_until`](crate::Measurement::changes_until),
+    /// [`first_change_after`](crate::Measurement::first_change_after) and
+    /// [`changes_of`](crate::Measurement::changes_of). Without effect if there
+    /// is no such measurement, or if that is remembered already.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`] or [`StorageError::Poisoned`] if nothing is accepted any more.
+    pub async fn watch(
+        &self,
+        id: &MeasurementId,
+        columns: &BTreeSet<Arc<str>>,
+    ) -> Result<(), StorageError> {
+        match self.version().measurement(id) {
+            Some(measurement) if !measurement.is_watched(columns) => {
+                let (id, columns) = (id.clone(), columns.clone());
+                self.request(|reply| Request::Watch(id, columns, reply)).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where this engine's time comes from.

@@ -34,6 +34,7 @@ mod series;
 mod settings;
 mod version;
 mod wal;
+mod watch;
 mod worker;
 mod write;
 

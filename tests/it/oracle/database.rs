@@ -166,7 +166,8 @@ async fn open(folder: &Path, clock: &Arc<MockClock>) -> Aggregates {
         ..Settings::default()
     };
     let engine = Engine::open(folder, settings, Arc::clone(clock) as Arc<dyn Clock>).await.unwrap();
-    Aggregates::open(engine, AggregationSettings::default(), QueryLimits::default()).unwrap()
+    let aggregation = AggregationSettings { step_points: 50, ..AggregationSettings::default() };
+    Aggregates::open(engine, aggregation, QueryLimits::default()).unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -3,7 +3,7 @@
 use highwater_core::{Bucket, Timestamp};
 
 /// Kinds of aggregates: tags and fields as groups, conditions, calendar months, time zones, all time,
-/// a declared time, and three levels.
+/// a declared time, three levels, and every strategy.
 pub(crate) const RULES: &str = "
 databases:
   t:
@@ -59,6 +59,18 @@ databases:
         group_by: [host]
         aggregations: [{function: count}, {field: v, function: [sum, first]}]
         refresh: {every: 10s}
+      - name: at_once_1h
+        source: m
+        interval: 1h
+        group_by: [host, s]
+        aggregations: [{function: count}, {field: v, function: [sum, last]}]
+        refresh: {strategy: realtime}
+      - {name: at_once_1d, source: at_once_1h, interval: 1d, group_by: [s], refresh: {strategy: realtime, debounce: 1s}}
+      - name: some_at_once
+        source: m
+        group_by: [s]
+        aggregations: [{function: count}, {field: v, function: sum}]
+        refresh: {strategy: hybrid, critical: [s, dc], every: 1h}
 ";
 
 /// What makes points expire, to be put behind [`RULES`].
@@ -75,6 +87,8 @@ pub(crate) struct Watched {
     outputs: &'static [(&'static str, &'static str)],
     /// Whether the schedule refreshes it.
     pub(crate) is_scheduled: bool,
+    /// Whether open buckets are refreshed too.
+    is_realtime: bool,
 }
 
 enum Groups {
@@ -110,10 +124,11 @@ const fn by_host(name: &'static str, width: &'static str) -> Watched {
         condition: "true",
         outputs: BY_HOST,
         is_scheduled: true,
+        is_realtime: false,
     }
 }
 
-pub(crate) const WATCHED: [Watched; 11] = [
+pub(crate) const WATCHED: [Watched; 14] = [
     by_host("m_1m", "1m"),
     by_host("m_1h", "1h"),
     by_host("m_1d", "1d"),
@@ -126,6 +141,7 @@ pub(crate) const WATCHED: [Watched; 11] = [
         condition: "v > 0.25 AND (dc = 'x' OR dc IS NULL)",
         outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
         is_scheduled: true,
+        is_realtime: false,
     },
     Watched {
         name: "kolkata_1h",
@@ -134,6 +150,7 @@ pub(crate) const WATCHED: [Watched; 11] = [
         condition: "true",
         outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)")],
         is_scheduled: true,
+        is_realtime: false,
     },
     Watched {
         name: "m_month",
@@ -142,6 +159,7 @@ pub(crate) const WATCHED: [Watched; 11] = [
         condition: "true",
         outputs: &[("v_sum", "sum(v)"), ("v_mean", "mean(v)"), ("n_sum", "sum(n)")],
         is_scheduled: true,
+        is_realtime: false,
     },
     Watched {
         name: "by_state",
@@ -150,6 +168,7 @@ pub(crate) const WATCHED: [Watched; 11] = [
         condition: "true",
         outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_last", "last(v)")],
         is_scheduled: true,
+        is_realtime: false,
     },
     Watched {
         name: "all_5m",
@@ -165,6 +184,7 @@ pub(crate) const WATCHED: [Watched; 11] = [
             ("v_time_weighted_average", "time_weighted_average(v)"),
         ],
         is_scheduled: false,
+        is_realtime: false,
     },
     Watched {
         name: "placed",
@@ -173,6 +193,34 @@ pub(crate) const WATCHED: [Watched; 11] = [
         condition: "at IS NOT NULL",
         outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_first", "first(v)")],
         is_scheduled: true,
+        is_realtime: false,
+    },
+    Watched {
+        name: "at_once_1h",
+        bucket: Some(("1h", "time")),
+        groups: Groups::Columns(&["host", "s"]),
+        condition: "true",
+        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_last", "last(v)")],
+        is_scheduled: true,
+        is_realtime: true,
+    },
+    Watched {
+        name: "at_once_1d",
+        bucket: Some(("1d", "time")),
+        groups: Groups::Columns(&["s"]),
+        condition: "true",
+        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_last", "last(v)")],
+        is_scheduled: true,
+        is_realtime: true,
+    },
+    Watched {
+        name: "some_at_once",
+        bucket: None,
+        groups: Groups::Columns(&["s"]),
+        condition: "true",
+        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)")],
+        is_scheduled: true,
+        is_realtime: false,
     },
 ];
 
@@ -211,11 +259,11 @@ impl Watched {
         format!("SELECT {selected} FROM {points} WHERE {}{grouping}", self.condition)
     }
 
-    /// The condition for buckets that are closed at `now`; those of a declared time and of all
-    /// time need not close.
+    /// The condition for buckets that the schedule has refreshed at `now`: closed ones, where buckets
+    /// have to close.
     pub(crate) fn closed(&self, now: Timestamp) -> String {
         match self.bucket {
-            Some((width, "time")) => {
+            Some((width, "time")) if !self.is_realtime => {
                 let bucket: Bucket = width.parse().unwrap();
                 format!(" WHERE time < '{}'", bucket.start_of(now))
             }

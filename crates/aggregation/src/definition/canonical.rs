@@ -5,18 +5,13 @@ use highwater_core::bucket::Span;
 use highwater_core::schema::TIME_COLUMN;
 
 use super::columns::function_named;
-use super::compile::EVERY;
-use super::rule::{AggregateRule, AggregationRule, RefreshRule};
-use super::{Definition, Freshness, Refresh};
+use super::compile::MAX_GROUPS;
+use super::rule::{AggregateRule, AggregationRule};
+use super::{Definition, Freshness};
 
 /// The rule in canonical words: what says nothing new is left out, the rest is spelled one way.
 pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> AggregateRule {
     let is_over_points = definition.parent().is_none();
-    let refresh = match definition.refresh {
-        Refresh::Periodic { every } if every == EVERY => None,
-        Refresh::Periodic { every } => Some(("periodic", Some(every.to_string()))),
-        Refresh::OnDemand => Some(("on_demand", None)),
-    };
     let lateness = definition.allowed_lateness;
     let words = definition.bucket.map(Bucket::words);
     AggregateRule {
@@ -33,14 +28,14 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
         order_by: rule.order_by.clone(),
         limit: rule.limit,
         allowed_lateness: (lateness != Span::ZERO).then(|| lateness.to_string()),
-        refresh: refresh.map(|(strategy, every)| RefreshRule {
-            strategy: Some(strategy.into()),
-            every,
-            critical: None,
-        }),
+        refresh: definition.refresh.rule(),
         retention: definition.retention.map(|keep| keep.to_string()),
-        freshness: (definition.freshness == Freshness::Materialized)
-            .then(|| "materialized".to_owned()),
+        max_groups: (definition.max_groups != MAX_GROUPS).then_some(definition.max_groups),
+        freshness: match definition.freshness {
+            Freshness::Exact => None,
+            Freshness::Materialized => Some("materialized".to_owned()),
+            Freshness::MaxStaleness(age) => Some(format!("max_staleness {}", Span::Nanos(age))),
+        },
         enabled: (!definition.enabled).then_some(false),
         ..AggregateRule::default()
     }

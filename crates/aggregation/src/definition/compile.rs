@@ -5,23 +5,20 @@ use std::sync::Arc;
 
 use highwater_core::bucket::Span;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::time::NANOS_PER_MINUTE;
 use highwater_core::{Bucket, MeasurementId};
 
 use super::interval::interval;
 use super::name::{aggregate_name, checked_name};
-use super::rule::{AggregateRule, OrderRule, RefreshRule};
+use super::refresh::refresh;
+use super::rule::{AggregateRule, OrderRule};
 use super::{
-    AggregateId, Definition, DefinitionError, Freshness, GroupBy, OrderBy, Refresh, Source,
-    canonical, columns, hierarchy,
+    AggregateId, Definition, DefinitionError, Freshness, GroupBy, OrderBy, Source, canonical,
+    columns, hierarchy,
 };
 use crate::pieces::Pieces;
 
-/// Most groups in a bucket; other limits come later.
+/// Most groups in a stored piece unless the rule says so.
 pub(super) const MAX_GROUPS: u64 = 1_000_000;
-
-/// Period of refreshes unless the rule has one: five minutes.
-pub(super) const EVERY: Span = Span::Nanos(5 * NANOS_PER_MINUTE);
 
 /// Compiles a rule whose source is `parent`, or a measurement if there is none.
 ///
@@ -81,6 +78,7 @@ fn parts(
     let outputs = problems.note_all(columns::outputs(rule, parent));
     let refresh = problems.note(refresh(rule.refresh.as_ref()));
     let freshness = problems.note(freshness(rule));
+    let max_groups = problems.note(max_groups(rule));
     let filter = problems.note(filter(rule));
     let bucket = problems.note(interval(rule))?;
     let time_column = problems.note(time_column(rule, parent, bucket));
@@ -108,6 +106,7 @@ fn parts(
         allowed_lateness: lateness?,
         refresh: refresh?,
         retention: retention?,
+        max_groups: max_groups?,
         freshness: freshness?,
         enabled: rule.enabled.unwrap_or(true),
         pieces: pieces?,
@@ -124,7 +123,6 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
     let is_other = |value: &Option<String>, known: &[&str]| {
         value.as_deref().is_some_and(|value| known.contains(&value))
     };
-    let refresh = rule.refresh.clone().unwrap_or_default();
     let later = [
         (is_other(&rule.storage, &["memory", "hybrid"]), "storage", ", other than durable"),
         (
@@ -132,30 +130,11 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
             "late_after_retention",
             ", other than reject",
         ),
-        (
-            rule.max_groups.is_some_and(|most| most != MAX_GROUPS),
-            "max_groups",
-            ", other than 1000000",
-        ),
-        (
-            rule.freshness.as_deref().is_some_and(|f| f.trim().starts_with("max_staleness")),
-            "freshness",
-            ": max_staleness",
-        ),
-    ];
-    let in_refresh = [
-        (refresh.critical.is_some(), "critical", " (for strategy hybrid)"),
-        (
-            is_other(&refresh.strategy, &["realtime", "hybrid"]),
-            "strategy",
-            ", other than periodic and on_demand",
-        ),
     ];
     let refused = |(is_there, key, what): (bool, &'static str, &'static str)| {
         is_there.then(|| DefinitionError::later(key, what))
     };
-    let inside = in_refresh.into_iter().filter_map(refused).map(|e| e.inside("refresh"));
-    later.into_iter().filter_map(refused).chain(inside).collect()
+    later.into_iter().filter_map(refused).collect()
 }
 
 fn source_name(rule: &AggregateRule) -> Result<Arc<str>, DefinitionError> {
@@ -268,22 +247,10 @@ fn lateness(rule: &AggregateRule, by_days: bool) -> Result<Span, DefinitionError
     Ok(lateness)
 }
 
-fn refresh(rule: Option<&RefreshRule>) -> Result<Refresh, DefinitionError> {
-    let Some(rule) = rule else { return Ok(Refresh::Periodic { every: EVERY }) };
-    let every = rule.every.as_deref().map(|text| span("every", text, false)).transpose();
-    let every = every.map_err(|e| e.inside("refresh"))?;
-    match rule.strategy.as_deref() {
-        None | Some("periodic") => Ok(Refresh::Periodic { every: every.unwrap_or(EVERY) }),
-        Some("on_demand") if every.is_some() => {
-            let reason = "on_demand refreshes only when asked, so it has no period";
-            Err(DefinitionError::at("every", reason).inside("refresh"))
-        }
-        // `later_keys` reports the strategies to come.
-        Some("on_demand" | "realtime" | "hybrid") => Ok(Refresh::OnDemand),
-        Some(other) => {
-            let reason = format!("unknown strategy {other:?}, expected periodic or on_demand");
-            Err(DefinitionError::at("strategy", reason).inside("refresh"))
-        }
+fn max_groups(rule: &AggregateRule) -> Result<u64, DefinitionError> {
+    match rule.max_groups {
+        Some(0) => Err(DefinitionError::at("max_groups", "must be greater than 0")),
+        most => Ok(most.unwrap_or(MAX_GROUPS)),
     }
 }
 
@@ -298,14 +265,14 @@ fn freshness(rule: &AggregateRule) -> Result<Freshness, DefinitionError> {
     one_of("storage", &rule.storage, &["durable", "memory", "hybrid"])?;
     one_of("late_after_retention", &rule.late_after_retention, &["reject", "merge", "drop"])?;
     match rule.freshness.as_deref().map(str::trim) {
-        None | Some("exact") => Ok(Freshness::Exact),
-        Some("materialized") => Ok(Freshness::Materialized),
-        // `later_keys` reports it.
-        Some(later) if later.starts_with("max_staleness") => Ok(Freshness::Exact),
-        Some(other) => {
-            let reason = format!("unknown value {other:?}, expected exact or materialized");
-            Err(DefinitionError::at("freshness", reason))
-        }
+        None => Ok(Freshness::Exact),
+        Some(text) => match text.parse() {
+            Ok(highwater_query::Freshness::Exact) => Ok(Freshness::Exact),
+            Ok(highwater_query::Freshness::Materialized) => Ok(Freshness::Materialized),
+            Ok(highwater_query::Freshness::MaxStaleness(age)) => Ok(Freshness::MaxStaleness(age)),
+            Ok(_) => Err(DefinitionError::at("freshness", "leave it out for the default")),
+            Err(error) => Err(DefinitionError::at("freshness", error.to_string())),
+        },
     }
 }
 

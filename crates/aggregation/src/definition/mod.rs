@@ -15,6 +15,7 @@ mod error;
 mod hierarchy;
 mod interval;
 mod name;
+mod refresh;
 pub mod resolve;
 pub mod rule;
 
@@ -31,6 +32,7 @@ pub use error::{DefinitionError, Step};
 pub use hierarchy::compile_all;
 
 pub(crate) use name::{checked_name, set_name};
+pub use refresh::Refresh;
 pub use resolve::{GroupColumn, LeftOut, Output, Resolved, SourceColumns};
 pub use rule::AggregateRule;
 
@@ -159,18 +161,6 @@ pub struct OrderBy {
     pub descending: bool,
 }
 
-/// When stored partials are brought up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refresh {
-    /// Every so often.
-    Periodic {
-        /// Longer than zero.
-        every: Span,
-    },
-    /// Only when asked.
-    OnDemand,
-}
-
 /// What reads see unless they ask otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Freshness {
@@ -179,6 +169,8 @@ pub enum Freshness {
     Exact,
     /// What is stored.
     Materialized,
+    /// What is stored if its oldest unapplied change is younger than this, in nanoseconds.
+    MaxStaleness(i64),
 }
 
 /// A checked definition: what an aggregate computes, from what, and how it is kept.
@@ -215,6 +207,8 @@ pub struct Definition {
     pub refresh: Refresh,
     /// How long its own buckets are kept; `None` for ever.
     pub retention: Option<Span>,
+    /// Most groups in a stored piece: a refresh that finds more of them fails.
+    pub max_groups: u64,
     /// What reads see by default.
     pub freshness: Freshness,
     /// Whether scheduled refreshes run.

@@ -57,10 +57,11 @@ pub struct AggregateRule {
     /// What becomes of points older than the source's retention: `reject` (default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_after_retention: Option<String>,
-    /// Most groups in a bucket.
+    /// Most groups in a stored piece: a bucket, or a day of longer ones (default 1000000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_groups: Option<u64>,
-    /// What reads see unless they ask otherwise: `exact` (default) or `materialized`.
+    /// What reads see unless they ask otherwise: `exact` (default), `materialized` or
+    /// `max_staleness 10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<String>,
     /// Whether scheduled refreshes run (default true).
@@ -123,15 +124,18 @@ pub struct OrderRule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRule {
-    /// `periodic` (default) or `on_demand`.
+    /// `realtime`, `periodic` (default), `on_demand` or `hybrid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
-    /// Period of `periodic` (default `5m`).
+    /// Period of `periodic` (default `5m`) and `hybrid` (default `15m`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<String>,
-    /// Fields that count at once under `hybrid`; a key of a later version.
-    #[serde(skip_serializing)]
-    pub critical: Option<Later>,
+    /// From a commit to the refresh under `realtime` and `hybrid` (default `100ms`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<String>,
+    /// Fields that count at once under `hybrid`.
+    #[serde(default, with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub critical: Vec<String>,
 }
 
 /// The value of a key that a later version will honour: its presence is refused by name.

@@ -112,10 +112,10 @@ fn a_wrong_rule_is_refused_with_the_reason() {
     insta::assert_snapshot!(reasons_with("time_column: seen"), @"aggregate a: time_column: chooses what interval buckets, but there is no interval");
     insta::assert_snapshot!(reasons_with("retention: 30d"), @"aggregate a: retention: an aggregate without interval is one bucket of all time, which never expires");
     insta::assert_snapshot!(reasons_with("allowed_lateness: 30s"), @"aggregate a: allowed_lateness: only buckets of time close, and this aggregate has none");
-    insta::assert_snapshot!(reasons_with("refresh: {strategy: sometimes}"), @r#"aggregate a: strategy: unknown strategy "sometimes", expected periodic or on_demand"#);
-    insta::assert_snapshot!(reasons_with("refresh: {strategy: on_demand, every: 5m}"), @"aggregate a: every: on_demand refreshes only when asked, so it has no period");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: sometimes}"), @r#"aggregate a: strategy: unknown strategy "sometimes", expected realtime, periodic, on_demand or hybrid"#);
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: on_demand, every: 5m}"), @"aggregate a: every: strategy on_demand has no every; leave it out");
     insta::assert_snapshot!(reasons_with("refresh: {every: 0s}"), @"aggregate a: every: must be longer than zero");
-    insta::assert_snapshot!(reasons_with("freshness: stale"), @r#"aggregate a: freshness: unknown value "stale", expected exact or materialized"#);
+    insta::assert_snapshot!(reasons_with("freshness: stale"), @r#"aggregate a: freshness: freshness is exact, materialized or max_staleness 10m, not "stale""#);
     insta::assert_snapshot!(reasons_with("storage: floppy"), @r#"aggregate a: storage: unknown value "floppy", expected one of durable, memory, hybrid"#);
     insta::assert_snapshot!(reasons_with("where: ''"), @"aggregate a: where: must not be empty");
 }
@@ -173,16 +173,47 @@ fn zones_and_offsets_are_spelled_out_in_the_canonical_rule() {
 }
 
 #[test]
+fn strategies_are_read_and_spelled_one_way() {
+    let refresh = |words: &str| {
+        one(&format!("{{name: a, source: cpu, aggregations: [{{function: count}}], {words}}}"))
+    };
+    let seconds = |seconds: i64| Span::Nanos(seconds * 1_000_000_000);
+    let tenth = Span::Nanos(100_000_000);
+    let realtime = refresh("refresh: {strategy: realtime, debounce: 100ms}");
+    assert_eq!(realtime.refresh, Refresh::Realtime { debounce: tenth });
+    let hybrid = refresh("refresh: {strategy: hybrid, critical: [status, b, b], debounce: 0s}");
+    let critical = vec!["b".into(), "status".into()];
+    let expected = Refresh::Hybrid { critical, every: seconds(900), debounce: Span::ZERO };
+    assert_eq!(hybrid.refresh, expected);
+    let limited = refresh("max_groups: 5, freshness: max_staleness '10m'");
+    assert_eq!(
+        (limited.max_groups, limited.freshness),
+        (5, Freshness::MaxStaleness(600_000_000_000))
+    );
+    let json = |rule: &Definition| serde_json::to_string(&rule.rule).unwrap();
+    insta::assert_snapshot!(json(&realtime), @r#"{"name":"a","source":"cpu","aggregations":[{"function":"count"}],"refresh":{"strategy":"realtime"}}"#);
+    insta::assert_snapshot!(json(&hybrid), @r#"{"name":"a","source":"cpu","aggregations":[{"function":"count"}],"refresh":{"strategy":"hybrid","debounce":"0s","critical":["b","status"]}}"#);
+    insta::assert_snapshot!(json(&limited), @r#"{"name":"a","source":"cpu","aggregations":[{"function":"count"}],"max_groups":5,"freshness":"max_staleness 10m"}"#);
+    for rule in [realtime, hybrid, limited] {
+        assert_eq!(one(&json(&rule)), rule);
+    }
+}
+
+#[test]
+fn keys_that_a_strategy_has_no_use_for_are_refused() {
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: realtime, every: 5m}"), @"aggregate a: every: strategy realtime has no every; leave it out");
+    insta::assert_snapshot!(reasons_with("refresh: {every: 5m, debounce: 1s}"), @"aggregate a: debounce: strategy periodic has no debounce; leave it out");
+    insta::assert_snapshot!(reasons_with("refresh: {critical: [x]}"), @"aggregate a: critical: strategy periodic has no critical; leave it out");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: hybrid}"), @"aggregate a: critical: strategy hybrid needs the fields that count at once, like critical: [status]");
+    insta::assert_snapshot!(reasons_with("refresh: {strategy: realtime, debounce: 1mo}"), @"aggregate a: debounce: must be shorter than a month");
+    insta::assert_snapshot!(reasons_with("max_groups: 0"), @"aggregate a: max_groups: must be greater than 0");
+    insta::assert_snapshot!(reasons_with("freshness: max_staleness 1mo"), @"aggregate a: freshness: max_staleness takes seconds to weeks, not months");
+}
+
+#[test]
 fn keys_of_later_versions_are_refused_by_name() {
     insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable");
-    insta::assert_snapshot!(reasons_with("refresh: {strategy: hybrid, critical: [status]}"), @r"
-    aggregate a: critical: not supported yet: critical (for strategy hybrid)
-    aggregate a: strategy: not supported yet: strategy, other than periodic and on_demand
-    ");
-    insta::assert_snapshot!(reasons_with("refresh: {strategy: realtime}"), @"aggregate a: strategy: not supported yet: strategy, other than periodic and on_demand");
     insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject");
-    insta::assert_snapshot!(reasons_with("max_groups: 5"), @"aggregate a: max_groups: not supported yet: max_groups, other than 1000000");
-    insta::assert_snapshot!(reasons_with("freshness: max_staleness 10m"), @"aggregate a: freshness: not supported yet: freshness: max_staleness");
 }
 
 #[test]

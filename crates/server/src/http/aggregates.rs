@@ -187,7 +187,7 @@ struct Names {
     names: Option<Vec<String>>,
 }
 
-/// Refreshes some or all; if a name is unknown, none.
+/// Refreshes some or all; if a name is unknown, none. One that fails keeps no other from it.
 async fn refresh_many(
     app: App,
     Scope(database): Scope,
@@ -203,9 +203,14 @@ async fn refresh_many(
         }
     };
     run_to_end(async move {
+        let refresh = |name: &String| {
+            let (aggregates, name) = (app.aggregates.clone(), name.clone());
+            let database = database.clone();
+            async move { aggregates.refresh(&database, &name, None).await }
+        };
         let mut total = RefreshReport::default();
-        for name in names {
-            let report = app.aggregates.refresh(&database, &name, None).await?;
+        for report in futures::future::join_all(names.iter().map(refresh)).await {
+            let report = report?;
             total.buckets += report.buckets;
             total.rows += report.rows;
             total.duration_ms += report.duration_ms;

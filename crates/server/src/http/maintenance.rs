@@ -1,4 +1,5 @@
-//! Work that is done in the background anyway, on request: flush and compaction.
+//! Work that is done in the background anyway, on request: flush and compaction; and expiry that waits
+//! for somebody to say that the clock is right.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -9,7 +10,10 @@ use crate::app::{App, Server};
 use crate::respond::Refusal;
 
 pub(super) fn routes() -> Router<Server> {
-    Router::new().route("/api/v1/flush", post(flush)).route("/api/v1/compact", post(compact))
+    Router::new()
+        .route("/api/v1/flush", post(flush))
+        .route("/api/v1/compact", post(compact))
+        .route("/api/v1/retention/resume", post(resume_expiry))
 }
 
 async fn flush(app: App) -> Result<StatusCode, Refusal> {
@@ -20,4 +24,9 @@ async fn flush(app: App) -> Result<StatusCode, Refusal> {
 async fn compact(app: App) -> Result<StatusCode, Refusal> {
     run_to_end(async move { Ok(app.engine.compact().await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn resume_expiry(app: App) -> StatusCode {
+    app.aggregates.resume_expiry();
+    StatusCode::NO_CONTENT
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
 use datafusion::common::ScalarValue;
-use highwater_query::{Freshness, Params, Rewrite, SessionOptions};
+use highwater_query::{Params, Rewrite, SessionOptions};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -71,7 +71,7 @@ async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> 
     let database = database::choose(&app.engine.version(), ask.db)?;
     let mut options = SessionOptions { read_only, ..SessionOptions::of(database) };
     if let Some(freshness) = ask.freshness {
-        options.freshness = freshness_of(&freshness)?;
+        options.freshness = freshness.parse()?;
     }
     if let Some(rewrite) = ask.rewrite {
         options.rewrite = rewrite_of(&rewrite)?;
@@ -83,15 +83,6 @@ async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> 
         answer::respond(result, format.unwrap_or_default(), running).await
     };
     app.queries.run(answer).await
-}
-
-fn freshness_of(text: &str) -> Result<Freshness, Refusal> {
-    match text.parse()? {
-        Freshness::MaxStaleness(_) => Err(Refusal::invalid(
-            "max_staleness is not supported yet; freshness is exact or materialized",
-        )),
-        freshness => Ok(freshness),
-    }
 }
 
 /// Queries over measurements are not answered from aggregates yet, so `on` and `off` are the same.

@@ -184,8 +184,13 @@ impl Measurement {
                 Arc::make_mut(&mut self.tombstones).retain(|tombstone| tombstone.seq != *seq);
             }
             Edit::RaiseFloor { floor, .. } => self.floor = self.floor.max(*floor),
-            Edit::TouchGranules { runs, .. } => self.changes.merge(runs.iter().copied()),
-            Edit::CoarsenChanges { seq, .. } => self.changes.coarsen(*seq),
+            Edit::TouchGranules { runs, .. } => {
+                runs.iter().for_each(|(range, seq)| self.touch(*range, *seq));
+            }
+            Edit::CoarsenChanges { seq, .. } => {
+                self.changes.coarsen(*seq);
+                self.watch.iter_mut().for_each(|watch| watch.coarsen(*seq));
+            }
             _ => unreachable!("edits of other things are applied to the version"),
         }
     }

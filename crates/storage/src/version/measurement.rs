@@ -1,5 +1,6 @@
 //! One measurement within a version.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::BooleanArray;
@@ -17,6 +18,7 @@ use crate::scan::source::visible;
 use crate::scan::{Scan, ScanRequest, ScanSources, SortedRows};
 use crate::segment::{SegmentHandle, SegmentMeta};
 use crate::series::SeriesIndex;
+use crate::watch::Watch;
 use crate::write::{columns_of, tags_by_values};
 
 /// A measurement: its columns, and everything stored of it at one commit.
@@ -35,6 +37,8 @@ pub struct Measurement {
     pub(crate) changes: ChangeMap,
     /// No later commit took rows away, but for those that expired.
     pub(crate) last_loss: SequenceNumber,
+    /// What else is remembered of its changes, if somebody asked for that.
+    pub(crate) watch: Option<Watch>,
     pub(crate) memtable: Memtable,
     /// Series of the active batches.
     index: Arc<SeriesIndex>,
@@ -55,6 +59,7 @@ impl Measurement {
             tombstones: Arc::default(),
             changes: ChangeMap::default(),
             last_loss: SequenceNumber::ZERO,
+            watch: None,
             memtable: Memtable::default(),
             index: Arc::default(),
             birth: Arc::default(),
@@ -85,6 +90,41 @@ impl Measurement {
     /// them took rows away. After a restart only what happens from then on is known.
     pub fn has_only_gained_since(&self, seq: SequenceNumber) -> bool {
         self.last_loss <= seq
+    }
+
+    /// The same with everything that changed up to `at`, and perhaps with what changed somewhat
+    /// later. What changed before the measurement was watched counts as long ago.
+    pub fn changes_until(&self, at: Timestamp) -> &ChangeMap {
+        self.watch.as_ref().and_then(|watch| watch.until(at)).unwrap_or(&self.changes)
+    }
+
+    /// When the first commit after `seq` touched it, or somewhat earlier; `None` if there is none,
+    /// or if it came before the measurement was watched.
+    pub fn first_change_after(&self, seq: SequenceNumber) -> Option<Timestamp> {
+        let watch = self.watch.as_ref().filter(|_| self.changes.last() > seq);
+        watch?.first_after(seq)
+    }
+
+    /// Which granules were touched when by commits that wrote this field or tag, or deleted
+    /// something; `None` if it is not watched. See [`Engine::watch`](crate::Engine::watch).
+    pub fn changes_of(&self, column: &str) -> Option<&ChangeMap> {
+        self.watch.as_ref()?.column(column)
+    }
+
+    /// Whether it, and these columns of it, are watched.
+    pub(crate) fn is_watched(&self, columns: &BTreeSet<Arc<str>>) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.has(columns))
+    }
+
+    /// Watches it, and these columns of it.
+    pub(crate) fn watch(&mut self, columns: &BTreeSet<Arc<str>>) {
+        self.watch.get_or_insert_default().add_columns(columns, &self.changes);
+    }
+
+    /// Records that the commit `seq` touched every column in `range`.
+    pub(crate) fn touch(&mut self, range: TimeRange, seq: SequenceNumber) {
+        self.changes.touch(range, seq);
+        self.watch.iter_mut().for_each(|watch| watch.touch(range, seq));
     }
 
     /// Points before this instant are gone for good.
@@ -169,6 +209,7 @@ impl Measurement {
             fields,
         };
         self.changes.touch_times(&points.times, seq);
+        self.watch.iter_mut().for_each(|watch| watch.touch_points(points, seq));
         let batch = MemBatch::new(Arc::clone(self.schema()), Arc::clone(&self.index), rows, seq);
         self.memtable.push(batch, self.last_tombstone())
     }

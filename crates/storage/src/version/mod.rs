@@ -142,6 +142,16 @@ impl Version {
         self.unflushed_since.get_or_insert(now);
     }
 
+    /// Remembers when the next change of a measurement comes, if somebody watches it.
+    pub(crate) fn note_time(&mut self, id: &MeasurementId, now: Timestamp) {
+        if self.measurement(id).is_some_and(|measurement| measurement.watch.is_some())
+            && let Some(measurement) = self.measurement_mut(id)
+            && let Some(watch) = &mut measurement.watch
+        {
+            watch.before_commit(now, &measurement.changes);
+        }
+    }
+
     /// What all memtables hold together.
     pub(crate) fn memory(&self) -> Memory {
         self.memory
@@ -175,7 +185,7 @@ impl Version {
         self.note_seq(tombstone.seq);
         if let Some(measurement) = self.measurement_mut(id) {
             for range in touched.iter() {
-                measurement.changes.touch(range, tombstone.seq);
+                measurement.touch(range, tombstone.seq);
             }
             measurement.add_tombstone(tombstone);
         }
