@@ -194,6 +194,7 @@ mod tests {
             lines: vec![0, 0],
         };
         writer.append_points(seq(4), &[(id.clone(), batch)]).unwrap();
+        writer.sync().unwrap();
         let times = TimeRanges::from(TimeRange::new(Timestamp::EPOCH, Timestamp::from_secs(1)));
         let condition = Condition::IsNull("host".into());
         let tombstone = Tombstone { seq: seq(5), times, condition };

@@ -23,12 +23,12 @@ use crate::settings::Settings;
 use crate::version::Version;
 use crate::wal::{LogReading, Record};
 
-/// What replaying needs to know.
+/// Replaying at work: what it needs to know, and how far it is.
 pub(super) struct Replay<'a> {
-    pub(super) state: &'a ManifestState,
-    pub(super) segments: &'a Arc<SegmentStore>,
-    pub(super) settings: &'a Settings,
-    pub(super) clock: &'a dyn Clock,
+    state: &'a ManifestState,
+    segments: &'a Arc<SegmentStore>,
+    settings: &'a Settings,
+    clock: &'a dyn Clock,
     /// The state so far.
     pub(super) version: Version,
     /// Edits that put what was replayed into segments. The version has them already.
