@@ -12,7 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
-use highwater_core::{MeasurementId, ScanFilter, Stopwatch, SystemClock, TimeRanges, Timestamp};
+use highwater_core::{MeasurementId, ScanFilter, Stopwatch, SystemClock, Timestamp};
 use highwater_query::{Params, QueryEngine, SessionOptions};
 use highwater_server::demo::tsbs::{FIELDS, Fleet};
 use highwater_server::line_protocol::{Limits, Precision, parse};
@@ -124,12 +124,9 @@ impl Stored {
     async fn scan(&self, threads: usize) -> anyhow::Result<Read> {
         let measurement = self.measurement()?;
         let columns = measurement.schema().arrow();
-        let request = ScanRequest {
-            columns: columns.fields().iter().map(|field| field.name().as_str().into()).collect(),
-            filter: ScanFilter::at(TimeRanges::all()),
-            only_last: false,
-            partitions: threads,
-        };
+        let columns = columns.fields().iter().map(|field| field.name().as_str().into()).collect();
+        let request =
+            ScanRequest { partitions: threads, ..ScanRequest::new(columns, ScanFilter::all()) };
         let scan = measurement.scan(&request)?;
         let partitions = (0..scan.partitions()).map(|partition| {
             let mut rows = scan.stream(partition);
