@@ -36,6 +36,7 @@ use crate::materialization::{
     null_of, partial_name, rows_schema,
 };
 use crate::plan::{self, Occasion, RefreshPlan, Standing};
+use crate::shadow;
 use crate::staleness;
 use crate::starts::{Grid, start_expr};
 use crate::watermark;
@@ -60,6 +61,22 @@ impl Reader {
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
+    }
+
+    /// Reads the same version as it will be once all shadows have replaced what they shadow.
+    pub(crate) fn next(&self) -> Reader {
+        Reader { session: self.session.clone(), catalog: Arc::clone(self.catalog.next()) }
+    }
+
+    /// The aggregate of that name, and who reads it: one in force, or else a new one that is being
+    /// built because its source is.
+    pub(crate) fn find(&self, name: &str) -> Option<(Reader, Arc<Aggregate>)> {
+        let readers = [self.clone(), self.next()].into_iter();
+        let mut found = readers.filter_map(|reader| {
+            let aggregate = Arc::clone(reader.catalog.get(name)?);
+            Some((reader, aggregate))
+        });
+        found.next()
     }
 
     /// The measurement at the root of the aggregate's chain, if points were ever written to it.
@@ -89,7 +106,7 @@ impl Reader {
     }
 
     /// Before this instant the rows of a measurement are gone for good.
-    fn floor(&self, id: &MeasurementId) -> Timestamp {
+    pub(crate) fn floor(&self, id: &MeasurementId) -> Timestamp {
         let measurement = self.session.version().measurement(id);
         measurement.map_or(TimeRange::ALL.start, |measurement| measurement.floor())
     }
@@ -180,7 +197,7 @@ impl Reader {
             pieces: aggregate.definition.pieces,
             stale: &stale,
             watermark: aggregate.progress.last_processed,
-            closing: self.closing(aggregate),
+            closing: self.closing(aggregate).max(shadow::stored_end(aggregate)),
             extent,
             sealed_before: self.sealed_before(aggregate),
         };
@@ -373,11 +390,18 @@ impl Reader {
         let time = definition.has_time().then(|| ident(TIME_COLUMN));
         let groups = resolved.groups.iter().map(|group| ident(&*group.name));
         let labels: Vec<Expr> = time.into_iter().chain(groups).collect();
-        let values = outputs.iter().map(|&at| finished(&resolved.outputs[at], &labels));
-        let partials = partials.iter().map(|&at| {
-            let name = &*resolved.outputs[at].name;
-            ident(name).alias(partial_name(name))
+        let values = outputs.iter().map(|&at| {
+            let output = &resolved.outputs[at];
+            let value = finished(output, &labels);
+            Ok(self.where_valid(aggregate, output, value)?.alias(&*output.name))
         });
+        let values = values.collect::<Result<Vec<Expr>, AggregationError>>()?;
+        let partials = partials.iter().map(|&at| {
+            let output = &resolved.outputs[at];
+            let partial = self.where_valid(aggregate, output, ident(&*output.name))?;
+            Ok(partial.alias(partial_name(&output.name)))
+        });
+        let partials = partials.collect::<Result<Vec<Expr>, AggregationError>>()?;
         let columns: Vec<Expr> = labels.iter().cloned().chain(values).chain(partials).collect();
         Ok(merged.project(columns)?.build()?)
     }
@@ -411,8 +435,7 @@ fn merged_again(output: &Output) -> Expr {
 }
 
 fn finished(output: &Output, labels: &[Expr]) -> Expr {
-    let finished = output.function.finish_expr(&output.name, output.result, labels.to_vec());
-    finished.alias(&*output.name)
+    output.function.finish_expr(&output.name, output.result, labels.to_vec())
 }
 
 /// Adds the start of the piece and, for a `time_column`, of its bucket; rows without that time

@@ -11,7 +11,7 @@ use highwater_query::{
     Extension, Freshness, QueryError, QueryResult, QuerySession, Registry, Statement,
 };
 
-use crate::catalog::Aggregate;
+use crate::catalog::{Aggregate, Catalog};
 use crate::definition::{AggregateId, Freshness as RuleFreshness};
 use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
@@ -38,7 +38,8 @@ impl AggregateTables {
 
     fn ids(&self, session: &QuerySession) -> Vec<AggregateId> {
         let catalog = self.shared.cache.catalog(session.version(), session.database());
-        catalog.map_or_else(|_| Vec::new(), |all| all.iter().map(|one| one.id().clone()).collect())
+        let ids = |all: Arc<Catalog>| all.next().iter().map(|one| one.id().clone()).collect();
+        catalog.map_or_else(|_| Vec::new(), ids)
     }
 
     fn aggregate_table(
@@ -47,7 +48,7 @@ impl AggregateTables {
         name: &str,
     ) -> Result<Option<Arc<dyn TableProvider>>, AggregationError> {
         let reader = self.shared.reader_of(session)?;
-        let Some(aggregate) = reader.catalog().get(name).map(Arc::clone) else { return Ok(None) };
+        let Some((reader, aggregate)) = reader.find(name) else { return Ok(None) };
         let stored_only = is_stored_only(session.freshness(), &aggregate)?;
         let mentioned = |word: &str| session.mentions(word);
         let table = AggregateTable::new(reader, aggregate, stored_only, mentioned)?;

@@ -4,12 +4,15 @@
 //! an aggregate is), [`pieces`] (how event time is cut), [`applied`] (what stored partials
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
-//! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
-//! progress in the manifest), `exact` (exact reads as plans), `table` (aggregates in SQL), `refresh`,
-//! `scheduler`, `expiry`, `registry`, `dropping`, and [`runtime`], the handle over all of it.
+//! (rule files, many definitions validated as a whole), `change` (what a changed definition means for
+//! what is stored). The acting part: `catalog` (definitions and progress in the manifest), `exact`
+//! (exact reads as plans), `table` (aggregates in SQL), `refresh`, `scheduler`, `expiry`, `registry`,
+//! `shadow` (changed definitions built aside), `undo`, `dropping`, and [`runtime`], the handle over all
+//! of it.
 
 pub mod applied;
 mod catalog;
+mod change;
 pub mod definition;
 mod dropping;
 mod error;
@@ -17,6 +20,7 @@ mod exact;
 mod expiry;
 mod extension;
 mod filter;
+mod fitting;
 pub mod functions;
 mod materialization;
 pub mod partial;
@@ -24,15 +28,19 @@ pub mod pieces;
 pub mod plan;
 mod refresh;
 mod registry;
+mod renaming;
 pub mod retention;
 pub mod rules;
 pub mod runtime;
 mod scheduler;
+mod shadow;
 pub mod staleness;
 mod starts;
 mod status;
 mod system;
 mod table;
+mod undo;
+mod validity;
 pub mod watermark;
 
 pub use applied::Applied;
@@ -44,4 +52,4 @@ pub use plan::RefreshPlan;
 pub use registry::AppliedRules;
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
-pub use status::{AggregateStatus, ColumnStatus};
+pub use status::{AggregateStatus, BuildingStatus, ColumnStatus, PreviousStatus};

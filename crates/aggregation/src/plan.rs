@@ -33,6 +33,8 @@ pub enum Reason {
     Request,
     /// The source is about to expire, and what it still holds must be kept.
     Sealing,
+    /// A changed definition needs partials of its own.
+    Definition,
 }
 
 impl Reason {
@@ -44,6 +46,7 @@ impl Reason {
             Reason::ChangedPoints => "changed_points",
             Reason::Request => "request",
             Reason::Sealing => "sealing",
+            Reason::Definition => "definition",
         }
     }
 }
@@ -56,6 +59,7 @@ impl fmt::Display for Reason {
             Reason::ChangedPoints => "changed points",
             Reason::Request => "a request",
             Reason::Sealing => "expiring source data",
+            Reason::Definition => "a changed definition",
         })
     }
 }
@@ -71,6 +75,8 @@ pub enum Occasion {
     RequestedWindow(TimeRange),
     /// Source data before this instant is about to expire: stale pieces there, open ones too.
     Sealing(Timestamp),
+    /// A changed definition is built beside the one in force, whatever its schedule says.
+    Building,
 }
 
 /// Where an aggregate stands, at one version.
@@ -100,6 +106,7 @@ pub fn plan(standing: &Standing<'_>, occasion: Occasion) -> RefreshPlan {
             RefreshPlan::recompute(due, reason)
         }
         Occasion::Requested => RefreshPlan::recompute(standing.closed(), Reason::Request),
+        Occasion::Building => RefreshPlan::recompute(standing.closed(), Reason::Definition),
         Occasion::RequestedWindow(window) => {
             RefreshPlan::recompute(standing.inside(window), Reason::Request)
         }

@@ -19,7 +19,7 @@ use highwater_query::points_scanned;
 use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
-use crate::catalog::{Aggregate, Progress, definition_key, progress_key};
+use crate::catalog::{Aggregate, Progress};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::materialization::{replacement, rows_schema};
@@ -33,6 +33,13 @@ pub(crate) struct Computed {
     progress: Progress,
     /// What it took.
     pub(crate) cost: Cost,
+}
+
+impl Computed {
+    /// Partials that did not have to be computed.
+    pub(crate) fn of(replacement: Option<Replacement>, progress: Progress) -> Self {
+        Computed { replacement, progress, cost: Cost::default() }
+    }
 }
 
 /// What a refresh did.
@@ -110,7 +117,7 @@ pub(crate) async fn compute(
 
 /// Runs a plan whose columns are those of `schema`, in its order. Returns its rows and how many
 /// points were read for them.
-async fn run(
+pub(crate) async fn run(
     reader: &Reader,
     plan: LogicalPlan,
     schema: &Schema,
@@ -222,11 +229,11 @@ pub(crate) async fn commit(
     let version = reader.session().version();
     let mut commit = Commit::of(coarsened(reader, &computed));
     for (aggregate, computed) in computed {
-        for key in [definition_key(aggregate.id()), progress_key(aggregate.id())] {
+        for key in aggregate.keys() {
             let document = version.document(&key).cloned();
             commit.expect_documents.push((key, document));
         }
-        commit.edits.push(computed.progress.put(aggregate.id())?);
+        commit.edits.push(aggregate.put_progress(&computed.progress)?);
         commit.replacements.extend(computed.replacement);
     }
     Ok(engine.commit(commit).await?)

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_core::bucket::Span;
+use highwater_core::time::NANOS_PER_HOUR;
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
 use highwater_storage::{Commit, Engine, Version, guarded};
@@ -11,7 +13,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::catalog::{Aggregate, CatalogCache, DefinitionDocument, Progress};
+use crate::catalog::{Aggregate, CatalogCache, DefinitionDocument, Progress, put};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::extension::AggregateTables;
@@ -32,11 +34,14 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 pub struct AggregationSettings {
     /// Aggregates computed at the same time. Default 2.
     pub max_parallel: usize,
+    /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
+    /// zero for not at all. Default one hour.
+    pub undo_window: Span,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
-        AggregationSettings { max_parallel: 2 }
+        AggregationSettings { max_parallel: 2, undo_window: Span::Nanos(NANOS_PER_HOUR) }
     }
 }
 
@@ -150,10 +155,13 @@ impl Aggregates {
         reader: &'a Reader,
         name: &str,
     ) -> Result<&'a Arc<Aggregate>, AggregationError> {
-        reader.catalog().get(name).ok_or_else(|| AggregationError::NoSuchAggregate {
-            database: reader.session().database().to_string(),
-            name: name.to_owned(),
-        })
+        let none = || match reader.catalog().shadow(name) {
+            None => no_such(reader, name),
+            Some(_) => AggregationError::Conflict(format!(
+                "{name} is being built, as its source changes; try again when it is done"
+            )),
+        };
+        reader.catalog().get(name).ok_or_else(none)
     }
 
     /// All aggregates of a database, by name.
@@ -170,15 +178,13 @@ impl Aggregates {
     /// If there is none of that name.
     pub fn get(&self, database: &str, name: &str) -> Result<AggregateStatus, AggregationError> {
         let reader = self.reader(&database.into())?;
-        let aggregate = self.find(&reader, name)?;
-        let schedule = self.schedules().lock().get(aggregate.id());
-        Ok(status(&reader, aggregate, &schedule))
+        self.shared.status(&reader, name).ok_or_else(|| no_such(&reader, name))
     }
 
     /// Why points must not be written to a measurement of that name, if they must not.
     pub fn refuse_write(&self, database: &str, measurement: &str) -> Option<String> {
         let reader = self.reader(&database.into()).ok()?;
-        reader.catalog().get(measurement)?;
+        reader.catalog().next().get(measurement)?;
         Some(format!("{measurement} is an aggregate; write to its source"))
     }
 
@@ -231,7 +237,7 @@ impl Aggregates {
         let mut progress = Progress::clone(&aggregate.progress);
         progress.last_processed = progress.last_processed.max(Some(to));
         let mut commit = Commit::default();
-        commit.edits.push(progress.put(aggregate.id())?);
+        commit.edits.push(aggregate.put_progress(&progress)?);
         self.engine().commit(commit).await?;
         Ok(report)
     }
@@ -254,8 +260,13 @@ impl Aggregates {
             let reason = format!("{name} is detached; post its definition again first");
             return Err(AggregationError::Conflict(reason));
         }
-        let document = DefinitionDocument { enabled, ..(*aggregate.document).clone() };
-        self.engine().commit(Commit::of([document.put(aggregate.id())?])).await?;
+        let of = |one: &Arc<Aggregate>| {
+            let [key, _] = one.keys();
+            put(key, &DefinitionDocument { enabled, ..(*one.document).clone() })
+        };
+        let both = [Some(aggregate), reader.catalog().shadow(name)].into_iter().flatten();
+        let edits = both.map(of).collect::<Result<Vec<_>, _>>()?;
+        self.engine().commit(Commit::of(edits)).await?;
         self.schedules().lock().wake(aggregate.id());
         Ok(())
     }
@@ -271,8 +282,8 @@ impl Aggregates {
             self.engine().flush().await?;
             steps += 1;
         }
-        steps += self.refresh_due().await?;
-        steps += self.expire().await?;
+        steps += self.refresh_and_build().await?;
+        steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
         Ok(steps)
     }
@@ -284,8 +295,8 @@ impl Aggregates {
         loop {
             let done = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = look.tick() => guarded(self.refresh_due()).await,
-                _ = age.tick() => guarded(self.expire()).await,
+                _ = look.tick() => guarded(self.refresh_and_build()).await,
+                _ = age.tick() => guarded(self.expire_and_forget()).await,
             };
             if let Err(error) = done {
                 error!(error = &error as &dyn std::error::Error, "background work failed");
@@ -295,10 +306,27 @@ impl Aggregates {
     }
 }
 
+impl Aggregates {
+    /// Refreshes what is due and goes on building what is being built.
+    async fn refresh_and_build(&self) -> Result<usize, AggregationError> {
+        Ok(self.refresh_due().await? + self.advance_shadows().await?)
+    }
+
+    /// Drops points that have expired, and stored partials that nobody can bring back any more.
+    async fn expire_and_forget(&self) -> Result<usize, AggregationError> {
+        Ok(self.expire().await? + self.forget_previous().await?)
+    }
+}
+
 fn every(period: Duration) -> tokio::time::Interval {
     let mut timer = tokio::time::interval(period);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     timer
+}
+
+pub(crate) fn no_such(reader: &Reader, name: &str) -> AggregationError {
+    let database = reader.session().database().to_string();
+    AggregationError::NoSuchAggregate { database, name: name.to_owned() }
 }
 
 /// The sum of the runs of one request.
@@ -335,9 +363,21 @@ impl Shared {
 
     /// All aggregates of the reader's database, by name.
     pub(crate) fn statuses(&self, reader: &Reader) -> Vec<AggregateStatus> {
-        let schedules = self.schedules.lock();
-        let each = reader.catalog().iter();
-        each.map(|one| status(reader, one, &schedules.get(one.id()))).collect()
+        let names = reader.catalog().next().iter().map(|one| one.name());
+        names.filter_map(|name| self.status(reader, name)).collect()
+    }
+
+    /// The aggregate of that name, in force or being built.
+    fn status(&self, reader: &Reader, name: &str) -> Option<AggregateStatus> {
+        let (own, aggregate) = reader.find(name)?;
+        let (run, shadow_run) = {
+            let schedules = self.schedules.lock();
+            let shadow = reader.catalog().shadow(name);
+            let shadow_run = shadow.map(|shadow| schedules.get(&shadow.run_id()));
+            (schedules.get(&aggregate.run_id()), shadow_run)
+        };
+        let status = status(&own, &aggregate, &run);
+        Some(status.with_change(reader, shadow_run.as_ref()))
     }
 }
 

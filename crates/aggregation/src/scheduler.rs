@@ -71,12 +71,12 @@ impl Schedules {
         self.runs.iter()
     }
 
-    fn is_due(&self, id: &AggregateId, now: Timestamp) -> bool {
+    pub(crate) fn is_due(&self, id: &AggregateId, now: Timestamp) -> bool {
         self.by_aggregate.get(id).and_then(|own| own.next).is_none_or(|next| next <= now)
     }
 
     /// The next look at an aggregate: after its period, doubled with each failure in a row.
-    fn looked_at(&mut self, id: &AggregateId, every: Span, now: Timestamp) {
+    pub(crate) fn looked_at(&mut self, id: &AggregateId, every: Span, now: Timestamp) {
         let schedule = self.by_aggregate.entry(id.clone()).or_default();
         let regular = every.after(now);
         let pause = regular.as_nanos().saturating_sub(now.as_nanos());
@@ -105,6 +105,8 @@ impl Schedules {
 /// An aggregate that is being refreshed: what is left to do, and what was done.
 struct Task {
     id: AggregateId,
+    /// Name of its run.
+    run_id: AggregateId,
     reason: String,
     /// Ranges still to compute, one commit each; the last one also moves the watermark.
     remaining: VecDeque<TimeRanges>,
@@ -116,7 +118,7 @@ type Computation = (Task, Arc<Aggregate>, Computed);
 
 impl Task {
     fn finished(self, started: Timestamp, error: Option<String>) -> Run {
-        Run { id: self.id, started, reason: self.reason, cost: self.cost, error }
+        Run { id: self.run_id, started, reason: self.reason, cost: self.cost, error }
     }
 }
 
@@ -166,12 +168,12 @@ impl Aggregates {
         };
         let _running = self.lock_refreshes().await;
         let started = self.now();
-        let reader = self.reader(&database)?;
+        let reader = self.reader_for(&database, occasion)?;
         let mut tasks: Vec<Task> =
             ids.into_iter().filter_map(|id| planned(&reader, id, occasion)).collect();
         let mut runs = Vec::new();
         while !tasks.is_empty() {
-            for run in self.step(&database, &mut tasks, started).await? {
+            for run in self.step(&database, &mut tasks, occasion, started).await? {
                 report(&run);
                 self.schedules().lock().record(run.clone());
                 runs.push(run);
@@ -180,15 +182,26 @@ impl Aggregates {
         Ok(runs)
     }
 
+    /// Who reads what is refreshed on this occasion.
+    fn reader_for(
+        &self,
+        database: &Arc<str>,
+        occasion: Occasion,
+    ) -> Result<Reader, AggregationError> {
+        let reader = self.reader(database)?;
+        Ok(if occasion == Occasion::Building { reader.next() } else { reader })
+    }
+
     /// Computes the next ranges of every task and commits them together. Keeps the tasks that go
     /// on and returns the runs of those that ended.
     async fn step(
         &self,
         database: &Arc<str>,
         tasks: &mut Vec<Task>,
+        occasion: Occasion,
         started: Timestamp,
     ) -> Result<Vec<Run>, AggregationError> {
-        let reader = self.reader(database)?;
+        let reader = self.reader_for(database, occasion)?;
         let results: Vec<_> = stream::iter(std::mem::take(tasks))
             .map(|task| compute_next(&reader, task, started))
             .buffer_unordered(self.settings().max_parallel)
@@ -219,7 +232,8 @@ impl Aggregates {
 fn planned(reader: &Reader, id: AggregateId, occasion: Occasion) -> Option<Task> {
     let aggregate = reader.catalog().get(&id.name)?;
     let task = |reason: &str, remaining| {
-        Some(Task { id, reason: reason.to_owned(), remaining, cost: Cost::default() })
+        let (run_id, reason) = (aggregate.run_id(), reason.to_owned());
+        Some(Task { id, run_id, reason, remaining, cost: Cost::default() })
     };
     match reader.plan(aggregate, occasion) {
         RefreshPlan::Recompute { ranges, reason } => {
