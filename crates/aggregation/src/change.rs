@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use highwater_core::{MeasurementId, Schema, TimeRange, Timestamp};
 use highwater_storage::{Edit, MeasurementKind};
+use tracing::warn;
 
 use crate::catalog::{
     Aggregate, DefinitionDocument, Origin, of_rules, progress_key, put, shadow_key,
@@ -122,8 +123,7 @@ pub(crate) fn plan_change(
     let rules = rules_after(reader, database, proposal);
     let definitions = compile_all(&rules).map_err(of_rules)?;
     filter::check(&reader.session().state(), &definitions)?;
-    let mut target =
-        Target { reader, proposal, definitions: &definitions, steps: BTreeMap::new() };
+    let mut target = Target { reader, proposal, definitions: &definitions, steps: BTreeMap::new() };
     for definition in &definitions {
         let step = target.step(definition)?;
         target.steps.insert(&definition.id.name, step);
@@ -200,6 +200,9 @@ impl<'a> Target<'a> {
         let Some(old) = catalog.get(&definition.id.name) else {
             return Ok(if reads_rebuilt { Step::Rebuild } else { Step::Write });
         };
+        if old.document.root_columns.is_some() {
+            return self.without_root(old);
+        }
         let (own, before) = (self.meaning(definition), self.reader.meaning(old));
         let is_attached = !old.document.detached
             || self.is_given(old.name())
@@ -222,12 +225,32 @@ impl<'a> Target<'a> {
         })
     }
 
+    /// An aggregate whose points were dropped stands still: what it has stored is of other points
+    /// than those that may have come under the same name.
+    fn without_root(&self, old: &Aggregate) -> Result<Step, AggregationError> {
+        if !self.is_given(old.name()) {
+            return Ok(Step::StandStill);
+        }
+        match self.proposal.origin {
+            Origin::Rules => {
+                warn!(aggregate = %old.id(), "stays detached, as the points it was made of were dropped");
+                Ok(Step::StandStill)
+            }
+            Origin::Api => Err(AggregationError::Conflict(format!(
+                "the points that {0} was made of were dropped; drop it with its data first, or \
+                 choose another name",
+                old.name()
+            ))),
+        }
+    }
+
     /// Whether nothing is stored yet of any definition that is made anew together with this one.
     fn is_cheap(&self, definition: &Definition) -> bool {
         let top = self.top(definition);
-        let together = self.definitions.iter().filter(|one| {
-            self.of(one) == Step::Rebuild && self.top(one) == top
-        });
+        let together = self
+            .definitions
+            .iter()
+            .filter(|one| self.of(one) == Step::Rebuild && self.top(one) == top);
         let catalog = self.reader.catalog();
         let mut old = together.filter_map(|one| catalog.get(&one.id.name));
         old.all(|old| old.progress.applied.is_empty())
@@ -237,7 +260,8 @@ impl<'a> Target<'a> {
     fn top(&self, definition: &Definition) -> Arc<str> {
         let mut at = Arc::clone(&definition.id.name);
         let mut one = Some(definition);
-        while let Some(parent) = one.filter(|one| self.reads_rebuilt(one)).and_then(|o| o.parent()) {
+        while let Some(parent) = one.filter(|one| self.reads_rebuilt(one)).and_then(|o| o.parent())
+        {
             at = Arc::clone(&parent.name);
             one = self.find(&parent.name);
         }

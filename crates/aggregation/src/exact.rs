@@ -22,7 +22,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Column, FieldType, MeasurementId, Schema, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{Column, FieldType, MeasurementId, TimeRange, TimeRanges, Timestamp};
 use highwater_query::QuerySession;
 use highwater_storage::Measurement;
 
@@ -90,8 +90,9 @@ impl Reader {
         Ok(match self.catalog.parent(aggregate) {
             Some(parent) => definition.resolve(SourceColumns::Partials(&self.resolve(parent)?))?,
             None => {
-                let nothing = Schema::default();
-                let schema = self.root(aggregate).map_or(&nothing, |root| root.schema());
+                let nothing = Arc::default();
+                let now = || self.root(aggregate).map_or(&nothing, |root| root.schema());
+                let schema = aggregate.document.root_columns.as_ref().unwrap_or_else(now);
                 definition.resolve(SourceColumns::Points(schema))?
             }
         })

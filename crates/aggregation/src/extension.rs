@@ -165,7 +165,7 @@ impl Extension for AggregateTables {
         let name = match statement {
             Statement::RefreshMaterializedView { name, .. } => name,
             Statement::Sql(statement) => {
-                let Some(drop) = DropMeasurements::of(statement)? else { return Ok(None) };
+                let Some(drop) = DropMeasurements::of(statement) else { return Ok(None) };
                 aggregates.drop_measurements(session.database(), &drop).await?;
                 return Ok(Some(QueryResult::empty()));
             }

@@ -46,6 +46,7 @@ pub mod watermark;
 pub use applied::Applied;
 pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
+pub use dropping::Readers;
 pub use error::AggregationError;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;

@@ -61,7 +61,11 @@ impl Aggregates {
     /// # Errors
     /// If there is none of that name, the rule cannot be maintained, an aggregate that reads it could
     /// not be any more, or sealed buckets would be lost; nothing changes then.
-    pub async fn change(&self, database: &str, rule: AggregateRule) -> Result<(), AggregationError> {
+    pub async fn change(
+        &self,
+        database: &str,
+        rule: AggregateRule,
+    ) -> Result<(), AggregationError> {
         let _running = self.lock_refreshes().await;
         let database = Arc::from(database);
         let reader = self.reader(&database)?;

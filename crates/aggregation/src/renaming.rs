@@ -41,8 +41,12 @@ impl Aggregates {
         let catalog = reader.catalog();
         let is_kept = catalog.previous().contains_key(&to.name);
         if is_kept || reader.find(&to.name).is_some() {
-            let why = if is_kept { "was an aggregate until just now" } else { "is another aggregate" };
-            return Err(AggregationError::Conflict(format!("{} {why}; choose another name", to.name)));
+            let why =
+                if is_kept { "was an aggregate until just now" } else { "is another aggregate" };
+            return Err(AggregationError::Conflict(format!(
+                "{} {why}; choose another name",
+                to.name
+            )));
         }
         let renaming = Renaming { reader: &reader, from, to };
         self.engine().commit(Commit::of(renaming.edits()?)).await?;

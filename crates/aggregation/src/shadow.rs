@@ -61,10 +61,8 @@ pub(crate) fn progress(reader: &Reader, shadow: &Aggregate) -> f64 {
     let pieces = shadow.definition.pieces;
     let missing = wanted(reader, shadow).union(&to_copy(shadow));
     let missing = missing.subtract(&shadow.progress.applied.covered());
-    let (left, done) = (
-        pieces.count_buckets(&missing),
-        pieces.count_buckets(&shadow.progress.applied.covered()),
-    );
+    let (left, done) =
+        (pieces.count_buckets(&missing), pieces.count_buckets(&shadow.progress.applied.covered()));
     if left == 0 { 1.0 } else { done as f64 / (left + done) as f64 }
 }
 

@@ -96,7 +96,9 @@ impl Aggregates {
             return self.give_up(&reader, name).await;
         }
         let now = self.now();
-        let Some(previous) = reader.catalog().previous().get(name).filter(|previous| previous.until > now) else {
+        let Some(previous) =
+            reader.catalog().previous().get(name).filter(|previous| previous.until > now)
+        else {
             let database = database.to_owned();
             return Err(match reader.catalog().get(name) {
                 None => AggregationError::NoSuchAggregate { database, name: name.to_owned() },
@@ -222,14 +224,20 @@ fn check_still_right(
         return Err(AggregationError::Conflict(format!("{name} cannot be brought back")));
     };
     if definition.root.measurement != previous.root {
-        let reason = format!("{} that {name} read is gone; bring that back first", definition.rule.source);
+        let reason =
+            format!("{} that {name} read is gone; bring that back first", definition.rule.source);
         return Err(AggregationError::Conflict(reason));
     }
-    let Some(root) = reader.session().version().measurement(&definition.root) else { return Ok(()) };
+    let Some(root) = reader.session().version().measurement(&definition.root) else {
+        return Ok(());
+    };
     let expired = TimeRange::before(root.floor());
     let (applied, pieces) = (&previous.progress.applied, definition.pieces);
-    let overtaken = staleness::stale(root.changes(), applied, pieces, TimeRange::ALL, TimeRange::ALL.start);
-    let kept = definition.retention.map_or(TimeRange::ALL.start, |keep| keep.before(reader.session().now()));
+    let overtaken =
+        staleness::stale(root.changes(), applied, pieces, TimeRange::ALL, TimeRange::ALL.start);
+    let kept = definition
+        .retention
+        .map_or(TimeRange::ALL.start, |keep| keep.before(reader.session().now()));
     let lost = overtaken.intersect(&TimeRanges::from(expired.intersect(TimeRange::since(kept))));
     match lost.hull() {
         None => Ok(()),

@@ -24,6 +24,10 @@ pub(crate) enum Step {
     Advance(i64),
     Refresh(&'static str, Option<(i64, i64)>),
     Enable(&'static str, bool),
+    /// The definition becomes the other one it may have, or its first one again.
+    Change(&'static str),
+    /// The last change of the definition is taken back.
+    Undo(&'static str),
     /// Closed and opened again.
     Reopen,
     /// Opened from the files as they lie there, without being closed.
@@ -48,6 +52,8 @@ impl fmt::Display for Step {
             }
             Step::Enable(name, true) => write!(f, "enable {name}"),
             Step::Enable(name, false) => write!(f, "disable {name}"),
+            Step::Change(name) => write!(f, "change {name}"),
+            Step::Undo(name) => write!(f, "undo the change of {name}"),
             Step::Reopen => f.write_str("close and open"),
             Step::Crash => f.write_str("crash and open"),
         }
@@ -59,6 +65,7 @@ impl fmt::Display for Step {
 pub(crate) fn any_step(
     random: &mut Random,
     names: &[&'static str],
+    changing: &[&'static str],
     base: i64,
     progress: u64,
 ) -> Step {
@@ -70,7 +77,7 @@ pub(crate) fn any_step(
         45..=53 => Step::Delete(any_deletion(random, base)),
         54..=61 => Step::Flush,
         62..=66 => Step::Compact,
-        67..=80 => Step::Advance(random.pick(&[
+        67..=77 => Step::Advance(random.pick(&[
             NANOS_PER_SEC,
             10 * NANOS_PER_SEC,
             NANOS_PER_MINUTE,
@@ -78,6 +85,10 @@ pub(crate) fn any_step(
             7 * NANOS_PER_HOUR,
             NANOS_PER_DAY,
         ])),
+        78..=80 => match random.chance(70) {
+            true => Step::Change(random.pick(changing)),
+            false => Step::Undo(random.pick(changing)),
+        },
         81..=90 => {
             let window = random.chance(60).then(|| any_window(random, base));
             Step::Refresh(random.pick(names), window)

@@ -122,7 +122,9 @@ async fn change(
     }
     if rule.name != name || rule.set.is_some() {
         let other = if rule.set.is_some() { "a set" } else { &rule.name };
-        let message = format!("the body defines {other}, the path names {name}; POST .../{name}/rename renames");
+        let message = format!(
+            "the body defines {other}, the path names {name}; POST .../{name}/rename renames"
+        );
         return Err(Refusal::invalid(message));
     }
     run_to_end(async move {
