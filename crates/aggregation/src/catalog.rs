@@ -235,7 +235,7 @@ impl Catalog {
     }
 
     /// The same with every shadow in the place of what it shadows.
-    pub(crate) fn next<'a>(self: &'a Arc<Self>) -> &'a Arc<Catalog> {
+    pub(crate) fn next(self: &Arc<Self>) -> &Arc<Catalog> {
         self.next.as_ref().unwrap_or(self)
     }
 

@@ -10,13 +10,13 @@ use highwater_storage::{Commit, Edit, MeasurementKind};
 use tracing::info;
 
 use crate::catalog::{Aggregate, DefinitionDocument};
-use crate::change::{cancelled, drop_stored};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::registry::{gone, readers_of};
 use crate::runtime::Aggregates;
 use crate::undo;
+use crate::versions::{cancelled, drop_stored};
 
 /// What becomes of the aggregates that read a measurement, directly or not, when it is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

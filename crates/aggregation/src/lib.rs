@@ -41,6 +41,7 @@ mod system;
 mod table;
 mod undo;
 mod validity;
+mod versions;
 pub mod watermark;
 
 pub use applied::Applied;

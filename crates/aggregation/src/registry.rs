@@ -10,13 +10,14 @@ use tracing::{info, warn};
 use crate::catalog::{
     Aggregate, Catalog, DefinitionDocument, Origin, definition_key, progress_key,
 };
-use crate::change::{Outcome, PlannedChange, Proposal, cancelled, plan_change};
+use crate::change::{Outcome, PlannedChange, Proposal, plan_change};
 use crate::definition::{AggregateId, AggregateRule};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::rules::{DatabaseRules, Rules, set};
 use crate::runtime::{Aggregates, Created, no_such};
 use crate::undo;
+use crate::versions::cancelled;
 
 impl Aggregates {
     /// Adds an aggregate, or all of a set, or attaches detached ones again.

@@ -9,12 +9,12 @@ use crate::catalog::{
     DefinitionDocument, definition_key, of_rules, previous_key, progress_key, put, shadow_key,
     shadow_progress_key,
 };
-use crate::change::refuse_taken_name;
 use crate::definition::{AggregateId, compile_all};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::runtime::{Aggregates, no_such};
 use crate::undo::Previous;
+use crate::versions::refuse_taken_name;
 
 impl Aggregates {
     /// Gives an aggregate another name, in one commit. The rules of those that read it follow; those

@@ -11,12 +11,12 @@ use crate::catalog::{
     Aggregate, DefinitionDocument, Progress, definition_key, of_rules, previous_key, progress_key,
     put,
 };
-use crate::change::{drop_stored, refuse_taken_name};
 use crate::definition::{AggregateId, Definition, Meaning, compile_all};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::runtime::Aggregates;
 use crate::staleness;
+use crate::versions::{drop_stored, refuse_taken_name};
 
 /// What the last change or drop of an aggregate replaced.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

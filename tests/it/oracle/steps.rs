@@ -70,14 +70,14 @@ pub(crate) fn any_step(
     progress: u64,
 ) -> Step {
     match random.below(100) {
-        0..=44 => {
+        0..=40 => {
             let count = random.pick(&[1, 1, 2, 3, 8, 40]);
             Step::Write((0..count).map(|_| any_point(random, base, progress)).collect())
         }
-        45..=53 => Step::Delete(any_deletion(random, base)),
-        54..=61 => Step::Flush,
-        62..=66 => Step::Compact,
-        67..=77 => Step::Advance(random.pick(&[
+        41..=49 => Step::Delete(any_deletion(random, base)),
+        50..=56 => Step::Flush,
+        57..=61 => Step::Compact,
+        62..=74 => Step::Advance(random.pick(&[
             NANOS_PER_SEC,
             10 * NANOS_PER_SEC,
             NANOS_PER_MINUTE,
@@ -85,7 +85,7 @@ pub(crate) fn any_step(
             7 * NANOS_PER_HOUR,
             NANOS_PER_DAY,
         ])),
-        78..=80 => match random.chance(70) {
+        75..=80 => match random.chance(70) {
             true => Step::Change(random.pick(changing)),
             false => Step::Undo(random.pick(changing)),
         },
