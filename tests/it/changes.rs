@@ -309,6 +309,24 @@ fn dec_57_a_drop_can_be_undone_for_a_while() {
 }
 
 #[test]
+fn card_09_a_detached_aggregate_stands_still_while_its_source_changes() {
+    let server = stored();
+    create(&server, &json!({ "name": "cpu_2h", "source": "cpu_1h", "interval": "2h" })).expect(201);
+    server.drain();
+    server.send("DELETE", "/api/v1/aggregates/cpu_2h?db=t", &[], &[]).expect(200);
+    let mut some = every(&server, "30m");
+    some["where"] = json!("usage < 50");
+    put(&server, &some).expect(200);
+    server.drain();
+    let maxima = "SELECT host,usage_max FROM cpu_2h ORDER BY host";
+    assert_eq!(server.q(maxima), "a,60.0 / b,5.0", "as it stands");
+    some["group_by"] = json!("*");
+    some["interval"] = json!("1h");
+    let refused = put(&server, &some).expect(409);
+    assert!(refused.error().contains("cpu_2h"), "{}", refused.error());
+}
+
+#[test]
 fn s002_23_an_aggregate_gets_another_name() {
     let server = stored();
     create(&server, &json!({ "name": "cpu_1d", "source": "cpu_1h", "interval": "1d" })).expect(201);

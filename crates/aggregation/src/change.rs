@@ -208,7 +208,7 @@ impl<'a> Target<'a> {
             || self.is_given(old.name())
             || catalog.shadow(old.name()).is_some();
         if !is_attached || self.proposal.detach.contains(old.name()) {
-            return match own == before {
+            return match own.reads_rows_of(&before) {
                 true => Ok(Step::StandStill),
                 false => Err(AggregationError::Conflict(format!(
                     "{} is detached and would not be readable any more with what it reads changed; \

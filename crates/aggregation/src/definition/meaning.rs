@@ -51,6 +51,13 @@ impl Meaning {
         Meaning { layout, outputs: definition.outputs.clone() }
     }
 
+    /// Whether rows that were stored for `other` can be read as rows of this, whatever points they
+    /// were made of and whichever outputs they lack.
+    pub(crate) fn reads_rows_of(&self, other: &Meaning) -> bool {
+        let filters = Vec::clone(&self.layout.filters);
+        self.layout == Layout { filters, ..other.layout.clone() }
+    }
+
     /// Whether everything this needs is in partials that were stored for `other`.
     pub(crate) fn is_part_of(&self, other: &Meaning) -> bool {
         self.layout == other.layout && self.outputs.iter().all(|own| other.outputs.contains(own))
@@ -105,7 +112,8 @@ mod tests {
         let before = meaning(&[PARENT, CHILD]);
         let with_parent = |from, to| meaning(&[&changed(PARENT, from, to), CHILD]);
         assert_eq!(with_parent("1m", "5m"), before, "merged to the same hours");
-        assert_ne!(with_parent(r#""group_by""#, r#""where":"v > 1","group_by""#), before);
+        let some = with_parent(r#""group_by""#, r#""where":"v > 1","group_by""#);
+        assert!(!some.is_part_of(&before) && some.reads_rows_of(&before));
         assert_ne!(with_parent(r#"["host"]"#, r#"["host","dc"]"#), before, "inherited groups");
         assert!(before.is_part_of(&with_parent(r#""mean"]"#, r#""mean","min"]"#)));
     }
