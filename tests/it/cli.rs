@@ -79,8 +79,16 @@ fn aggregates_by_hand() {
     stdout(run(&server, &["aggregate", "enable", "cpu_1h"], ""));
     let shown = stdout(run(&server, &["aggregate", "show", "cpu_1h"], ""));
     assert!(shown.contains("\"status\": \"active\""), "{shown}");
-    stdout(run(&server, &["aggregate", "drop", "--data", "cpu_1h"], ""));
-    assert_eq!(run(&server, &["aggregate", "show", "cpu_1h"], "").status.code(), Some(1));
+    std::fs::write(file.path(), rule.replace("1h\nagg", "30m\nagg")).unwrap();
+    let changed = stdout(run(&server, &["aggregate", "change", file.path().to_str().unwrap()], ""));
+    assert!(changed.contains("\"status\": \"building\""), "{changed}");
+    stdout(run(&server, &["aggregate", "undo", "cpu_1h"], ""));
+    stdout(run(&server, &["aggregate", "rename", "cpu_1h", "hourly"], ""));
+    assert_eq!(server.qm("SELECT usage_mean FROM hourly"), "2.0");
+    stdout(run(&server, &["aggregate", "drop", "--data", "hourly"], ""));
+    assert_eq!(run(&server, &["aggregate", "show", "hourly"], "").status.code(), Some(1));
+    stdout(run(&server, &["aggregate", "undo", "hourly"], ""));
+    assert_eq!(server.qm("SELECT usage_mean FROM hourly"), "2.0");
 }
 
 #[test]

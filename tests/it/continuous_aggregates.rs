@@ -441,10 +441,16 @@ fn card_09_changed_rule_files() {
     assert_eq!(server.q("SELECT * FROM cpu_all"), "5");
     let half_hours =
         "2024-01-01T00:00:00Z,20.0 / 2024-01-01T00:30:00Z,60.0 / 2024-01-01T01:00:00Z,40.0";
-    assert_eq!(server.q(one_hour), half_hours);
+    assert_eq!(aggregate(&server, "cpu_1h")["status"], "building");
+    let hours = "2024-01-01T00:00:00Z,60.0 / 2024-01-01T01:00:00Z,40.0";
+    assert_eq!((server.q(one_hour).as_str(), server.qm(one_hour).as_str()), (hours, hours));
     server.clock("2024-01-03T00:00:00Z");
     server.drain();
-    assert_eq!(server.qm(one_hour), half_hours);
+    assert_eq!(
+        (server.q(one_hour).as_str(), server.qm(one_hour).as_str()),
+        (half_hours, half_hours)
+    );
+    assert_eq!(aggregate(&server, "cpu_1h")["status"], "active");
 }
 
 #[test]

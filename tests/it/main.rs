@@ -5,6 +5,7 @@
 
 mod aggregates;
 mod backup;
+mod changes;
 mod cli;
 mod continuous_aggregates;
 mod damage;

@@ -1,13 +1,15 @@
 //! The aggregates of one version: their definitions and their progress, read from the manifest's
 //! documents.
 //!
-//! Two documents per aggregate, so that a refresh rewrites only the small one that changes:
-//! `aggregate/<database>/<name>/definition` and `aggregate/<database>/<name>/progress`.
+//! Documents are named `aggregate/<database>/<name>/<kind>`. Two kinds make an aggregate, so that a
+//! refresh rewrites only the small one that changes: `definition` and `progress`. A changed
+//! definition that is being built is a `shadow` with its `shadow_progress`; what the last change or
+//! drop replaced is `previous`. See `docs/format/aggregates.md`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, TimeRange, Timestamp};
+use highwater_core::{MeasurementId, Schema, TimeRange, Timestamp};
 use highwater_storage::{Edit, Version};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use crate::definition::{
     AggregateId, AggregateRule, Definition, DefinitionError, Source, compile_all,
 };
 use crate::error::AggregationError;
+use crate::undo::Previous;
 
 /// Where a definition came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +40,20 @@ pub(crate) struct DefinitionDocument {
     pub(crate) enabled: bool,
     /// Whether it stands still since its rule was removed.
     pub(crate) detached: bool,
-    /// Counts changes of the definition; each has stored partials of its own.
+    /// Counts the sets of stored partials, one for each change that needs new ones.
     pub(crate) version: u32,
     /// The rule as written, in canonical form.
     pub(crate) rule: AggregateRule,
+    /// Outputs that were added when a part of the source had expired already, and when its rest
+    /// began: stored partials before do not have them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) valid_from: BTreeMap<Arc<str>, Timestamp>,
+    /// Name that its stored partials were begun under, if the aggregate was renamed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stored_as: Option<Arc<str>>,
+    /// Columns of the measurement at its root when that was dropped without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root_columns: Option<Arc<Schema>>,
 }
 
 /// The progress document: what is stored, up to which commit, and what it took.
@@ -74,6 +87,20 @@ pub(crate) struct Aggregate {
     pub(crate) definition: Arc<Definition>,
     /// The progress document.
     pub(crate) progress: Arc<Progress>,
+    /// Whether it answers already.
+    pub(crate) place: Place,
+}
+
+/// Whether an aggregate answers already, which also says where its documents are.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// It does.
+    InForce,
+    /// It is being built, and answers once it is.
+    Shadow {
+        /// What answers until then.
+        replaces: Option<Arc<Aggregate>>,
+    },
 }
 
 impl Aggregate {
@@ -89,7 +116,7 @@ impl Aggregate {
 
     /// The measurement that holds its stored partials.
     pub(crate) fn stored(&self) -> MeasurementId {
-        stored_id(self.id(), self.document.version)
+        self.document.stored(self.id())
     }
 
     /// What was closed and materialized at some time, so that another answer is a revision.
@@ -104,11 +131,44 @@ impl Aggregate {
     pub(crate) fn is_scheduled(&self) -> bool {
         self.document.enabled && !self.document.detached
     }
-}
 
-/// The measurement that holds the stored partials of a version of a definition.
-pub(crate) fn stored_id(id: &AggregateId, version: u32) -> MeasurementId {
-    MeasurementId::new(Arc::clone(&id.database), format!("{}@{version}", id.name))
+    /// Whether it is being built and does not answer yet.
+    pub(crate) fn is_shadow(&self) -> bool {
+        matches!(self.place, Place::Shadow { .. })
+    }
+
+    /// What it replaces once it is built.
+    pub(crate) fn replaces(&self) -> Option<&Arc<Aggregate>> {
+        match &self.place {
+            Place::InForce => None,
+            Place::Shadow { replaces } => replaces.as_ref(),
+        }
+    }
+
+    /// Name of its runs: those of a shadow are told apart by its version.
+    pub(crate) fn run_id(&self) -> AggregateId {
+        match self.is_shadow() {
+            false => self.id().clone(),
+            true => {
+                let name = format!("{}@{}", self.name(), self.document.version);
+                AggregateId::new(Arc::clone(&self.id().database), name)
+            }
+        }
+    }
+
+    /// Keys of its documents: the definition, the progress.
+    pub(crate) fn keys(&self) -> [String; 2] {
+        match self.is_shadow() {
+            false => [definition_key(self.id()), progress_key(self.id())],
+            true => [shadow_key(self.id()), shadow_progress_key(self.id())],
+        }
+    }
+
+    /// The edit that stores a progress of it.
+    pub(crate) fn put_progress(&self, progress: &Progress) -> Result<Edit, AggregationError> {
+        let [_, key] = self.keys();
+        put(key, progress)
+    }
 }
 
 /// Key prefix of all documents of a database's aggregates.
@@ -116,31 +176,50 @@ fn prefix(database: &str) -> String {
     format!("aggregate/{}/", database.replace('%', "%25").replace('/', "%2F"))
 }
 
+fn key(id: &AggregateId, kind: &str) -> String {
+    format!("{}{}/{kind}", prefix(&id.database), id.name)
+}
+
 /// Key of the definition document.
 pub(crate) fn definition_key(id: &AggregateId) -> String {
-    format!("{}{}/definition", prefix(&id.database), id.name)
+    key(id, "definition")
 }
 
 /// Key of the progress document.
 pub(crate) fn progress_key(id: &AggregateId) -> String {
-    format!("{}{}/progress", prefix(&id.database), id.name)
+    key(id, "progress")
 }
 
-impl Progress {
-    /// The edit that stores it.
-    pub(crate) fn put(&self, id: &AggregateId) -> Result<Edit, AggregationError> {
-        put(progress_key(id), self)
-    }
+/// Key of the definition that is being built.
+pub(crate) fn shadow_key(id: &AggregateId) -> String {
+    key(id, "shadow")
+}
+
+/// Key of the progress of building it.
+pub(crate) fn shadow_progress_key(id: &AggregateId) -> String {
+    key(id, "shadow_progress")
+}
+
+/// Key of what the last change or drop replaced.
+pub(crate) fn previous_key(id: &AggregateId) -> String {
+    key(id, "previous")
 }
 
 impl DefinitionDocument {
-    /// The edit that stores it.
+    /// The edit that stores it as the one in force.
     pub(crate) fn put(&self, id: &AggregateId) -> Result<Edit, AggregationError> {
         put(definition_key(id), self)
     }
+
+    /// The measurement that holds the stored partials of this version.
+    pub(crate) fn stored(&self, id: &AggregateId) -> MeasurementId {
+        let name = self.stored_as.as_ref().unwrap_or(&id.name);
+        MeasurementId::new(Arc::clone(&id.database), format!("{name}@{}", self.version))
+    }
 }
 
-fn put(key: String, document: &impl Serialize) -> Result<Edit, AggregationError> {
+/// The edit that stores a document.
+pub(crate) fn put(key: String, document: &impl Serialize) -> Result<Edit, AggregationError> {
     match serde_json::to_string(document) {
         Ok(text) => Ok(Edit::PutDocument { key, text: Some(text.into()) }),
         Err(source) => Err(AggregationError::Document { key, source }),
@@ -151,12 +230,37 @@ fn put(key: String, document: &impl Serialize) -> Result<Edit, AggregationError>
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     aggregates: Vec<Arc<Aggregate>>,
+    /// How it will be once all shadows have replaced what they shadow; `None` without shadows.
+    next: Option<Arc<Catalog>>,
+    /// What the last change or drop of an aggregate replaced, by name.
+    previous: BTreeMap<Arc<str>, Arc<Previous>>,
 }
 
 impl Catalog {
     /// By name, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Aggregate>> {
         self.aggregates.iter()
+    }
+
+    /// The same with every shadow in the place of what it shadows.
+    pub(crate) fn next(self: &Arc<Self>) -> &Arc<Catalog> {
+        self.next.as_ref().unwrap_or(self)
+    }
+
+    /// What is being built, by name.
+    pub(crate) fn shadows(&self) -> impl Iterator<Item = &Arc<Aggregate>> {
+        let next = self.next.iter().flat_map(|next| next.iter());
+        next.filter(|one| one.is_shadow())
+    }
+
+    /// What is being built under that name.
+    pub(crate) fn shadow(&self, name: &str) -> Option<&Arc<Aggregate>> {
+        self.next.as_ref()?.get(name).filter(|one| one.is_shadow())
+    }
+
+    /// What the last change or drop of an aggregate replaced, by name.
+    pub(crate) fn previous(&self) -> &BTreeMap<Arc<str>, Arc<Previous>> {
+        &self.previous
     }
 
     /// The aggregate of that name.
@@ -168,6 +272,11 @@ impl Catalog {
     /// The aggregate that `aggregate` reads; `None` if it reads points.
     pub(crate) fn parent(&self, aggregate: &Aggregate) -> Option<&Arc<Aggregate>> {
         self.get(&aggregate.definition.parent()?.name)
+    }
+
+    /// Number of aggregates between this one and its root measurement.
+    pub(crate) fn depth(&self, aggregate: &Aggregate) -> usize {
+        std::iter::successors(self.parent(aggregate), |parent| self.parent(parent)).count()
     }
 
     /// The aggregates that read the measurement or aggregate of that name directly.
@@ -193,6 +302,7 @@ type Catalogs = HashMap<Arc<str>, (Fingerprint, Arc<Catalog>)>;
 pub(crate) struct CatalogCache {
     definitions: Mutex<Parsed<DefinitionDocument>>,
     progress: Mutex<Parsed<Progress>>,
+    previous: Mutex<Parsed<Previous>>,
     catalogs: Mutex<Catalogs>,
 }
 
@@ -231,30 +341,80 @@ impl CatalogCache {
         prefix: &str,
         database: &Arc<str>,
     ) -> Result<Catalog, AggregationError> {
-        let mut found: BTreeMap<String, Arc<DefinitionDocument>> = BTreeMap::new();
-        let mut progress: HashMap<String, Arc<Progress>> = HashMap::new();
+        let mut current: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+        let mut shadows: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+        let mut previous = BTreeMap::new();
         for (key, text) in documents {
-            let rest = &key[prefix.len()..];
-            if let Some(name) = rest.strip_suffix("/definition") {
-                found.insert(name.to_owned(), parsed(&self.definitions, key, text)?);
-            } else if let Some(name) = rest.strip_suffix("/progress") {
-                progress.insert(name.to_owned(), parsed(&self.progress, key, text)?);
+            let Some((name, kind)) = key[prefix.len()..].rsplit_once('/') else { continue };
+            let name: Arc<str> = name.into();
+            let found = match kind {
+                "shadow" | "shadow_progress" => shadows.entry(Arc::clone(&name)).or_default(),
+                _ => current.entry(Arc::clone(&name)).or_default(),
+            };
+            match kind {
+                "definition" | "shadow" => {
+                    found.document = Some(parsed(&self.definitions, key, text)?);
+                }
+                "progress" | "shadow_progress" => {
+                    found.progress = parsed(&self.progress, key, text)?;
+                }
+                "previous" => drop(previous.insert(name, parsed(&self.previous, key, text)?)),
+                _ => {}
             }
         }
-        let rules: Vec<(Arc<str>, AggregateRule)> =
-            found.values().map(|document| (Arc::clone(database), document.rule.clone())).collect();
-        let definitions = compile_all(&rules).map_err(of_rules)?;
-        let mut aggregates = Vec::with_capacity(definitions.len());
-        for definition in definitions {
-            let name = &*definition.id.name;
-            let Some(document) = found.get(name).map(Arc::clone) else { continue };
-            let progress = progress.remove(name).unwrap_or_default();
-            let definition = Arc::new(definition);
-            aggregates.push(Arc::new(Aggregate { document, definition, progress }));
-        }
-        aggregates.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(Catalog { aggregates })
+        let aggregates = together(database, current.clone())?;
+        let next = match shadows.is_empty() {
+            true => None,
+            false => {
+                for (name, mut shadow) in shadows {
+                    let at = aggregates.binary_search_by(|one| one.name().cmp(&name));
+                    let replaces = at.ok().map(|at| Arc::clone(&aggregates[at]));
+                    shadow.place = Place::Shadow { replaces };
+                    current.insert(name, shadow);
+                }
+                let aggregates = together(database, current)?;
+                Some(Arc::new(Catalog { aggregates, ..Catalog::default() }))
+            }
+        };
+        Ok(Catalog { aggregates, next, previous })
     }
+}
+
+/// The documents of one aggregate.
+#[derive(Clone)]
+struct Found {
+    document: Option<Arc<DefinitionDocument>>,
+    progress: Arc<Progress>,
+    place: Place,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Found { document: None, progress: Arc::default(), place: Place::InForce }
+    }
+}
+
+/// Aggregates that stand together, compiled, by name.
+fn together(
+    database: &Arc<str>,
+    mut found: BTreeMap<Arc<str>, Found>,
+) -> Result<Vec<Arc<Aggregate>>, AggregationError> {
+    let documents = found.values().filter_map(|one| one.document.as_ref());
+    let rules: Vec<(Arc<str>, AggregateRule)> =
+        documents.map(|document| (Arc::clone(database), document.rule.clone())).collect();
+    let definitions = compile_all(&rules).map_err(of_rules)?;
+    let mut aggregates = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        let Some(Found { document: Some(document), progress, place }) =
+            found.remove(&definition.id.name)
+        else {
+            continue;
+        };
+        let definition = Arc::new(definition);
+        aggregates.push(Arc::new(Aggregate { document, definition, progress, place }));
+    }
+    aggregates.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(aggregates)
 }
 
 /// The errors of rules that were compiled together, without their positions.

@@ -6,7 +6,7 @@ use highwater_storage::{Engine, StorageError};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-use crate::catalog::{Aggregate, definition_key, progress_key};
+use crate::catalog::Aggregate;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::lanes::Lane;
@@ -41,7 +41,7 @@ impl Ready {
     /// [`StorageError::Conflict`] if the aggregate was redefined since.
     fn check(&self, engine: &Engine) -> Result<(), AggregationError> {
         let (then, now) = (self.reader.session().version(), engine.version());
-        for key in [definition_key(self.aggregate.id()), progress_key(self.aggregate.id())] {
+        for key in self.aggregate.keys() {
             if then.document(&key) != now.document(&key) {
                 return Err(StorageError::Conflict { what: key }.into());
             }

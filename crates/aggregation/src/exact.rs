@@ -23,8 +23,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident, lit
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{
-    Column, FieldType, MeasurementId, ScanFilter, Schema, SeriesRanges, TimeRange, TimeRanges,
-    Timestamp,
+    Column, FieldType, MeasurementId, ScanFilter, SeriesRanges, TimeRange, TimeRanges, Timestamp,
 };
 use highwater_query::QuerySession;
 use highwater_storage::Measurement;
@@ -91,6 +90,22 @@ impl Reader {
         &self.catalog
     }
 
+    /// Reads the same version as it will be once all shadows have replaced what they shadow.
+    pub(crate) fn next(&self) -> Reader {
+        Reader { session: self.session.clone(), catalog: Arc::clone(self.catalog.next()) }
+    }
+
+    /// The aggregate of that name, and who reads it: one in force, or else a new one that is being
+    /// built because its source is.
+    pub(crate) fn find(&self, name: &str) -> Option<(Reader, Arc<Aggregate>)> {
+        let readers = [self.clone(), self.next()].into_iter();
+        let mut found = readers.filter_map(|reader| {
+            let aggregate = Arc::clone(reader.catalog.get(name)?);
+            Some((reader, aggregate))
+        });
+        found.next()
+    }
+
     /// The measurement at the root of the aggregate's chain, if points were ever written to it.
     pub(crate) fn root(&self, aggregate: &Aggregate) -> Option<&Arc<Measurement>> {
         self.session.version().measurement(&aggregate.definition.root)
@@ -102,8 +117,9 @@ impl Reader {
         Ok(match self.catalog.parent(aggregate) {
             Some(parent) => definition.resolve(SourceColumns::Partials(&self.resolve(parent)?))?,
             None => {
-                let nothing = Schema::default();
-                let schema = self.root(aggregate).map_or(&nothing, |root| root.schema());
+                let nothing = Arc::default();
+                let now = || self.root(aggregate).map_or(&nothing, |root| root.schema());
+                let schema = aggregate.document.root_columns.as_ref().unwrap_or_else(now);
                 definition.resolve(SourceColumns::Points(schema))?
             }
         })
@@ -118,7 +134,7 @@ impl Reader {
     }
 
     /// Before this instant the rows of a measurement are gone for good.
-    fn floor(&self, id: &MeasurementId) -> Timestamp {
+    pub(crate) fn floor(&self, id: &MeasurementId) -> Timestamp {
         let measurement = self.session.version().measurement(id);
         measurement.map_or(TimeRange::ALL.start, |measurement| measurement.floor())
     }
@@ -399,11 +415,18 @@ impl Reader {
         let time = definition.has_time().then(|| ident(TIME_COLUMN));
         let groups = resolved.groups.iter().map(|group| ident(&*group.name));
         let labels: Vec<Expr> = time.into_iter().chain(groups).collect();
-        let values = outputs.iter().map(|&at| finished(&resolved.outputs[at], &labels));
-        let partials = partials.iter().map(|&at| {
-            let name = &*resolved.outputs[at].name;
-            ident(name).alias(partial_name(name))
+        let values = outputs.iter().map(|&at| {
+            let output = &resolved.outputs[at];
+            let value = finished(output, &labels);
+            Ok(self.where_valid(aggregate, output, value)?.alias(&*output.name))
         });
+        let values = values.collect::<Result<Vec<Expr>, AggregationError>>()?;
+        let partials = partials.iter().map(|&at| {
+            let output = &resolved.outputs[at];
+            let partial = self.where_valid(aggregate, output, ident(&*output.name))?;
+            Ok(partial.alias(partial_name(&output.name)))
+        });
+        let partials = partials.collect::<Result<Vec<Expr>, AggregationError>>()?;
         let columns: Vec<Expr> = labels.iter().cloned().chain(values).chain(partials).collect();
         Ok(merged.project(columns)?.build()?)
     }
@@ -439,8 +462,7 @@ fn merged_again(output: &Output) -> Expr {
 }
 
 fn finished(output: &Output, labels: &[Expr]) -> Expr {
-    let finished = output.function.finish_expr(&output.name, output.result, labels.to_vec());
-    finished.alias(&*output.name)
+    output.function.finish_expr(&output.name, output.result, labels.to_vec())
 }
 
 /// Adds the start of the piece and, for a `time_column`, of its bucket; rows without that time

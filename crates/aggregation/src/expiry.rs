@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::catalog::{Progress, progress_key};
+use crate::catalog::{Aggregate, Progress};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
@@ -55,14 +55,18 @@ struct Ageing {
 impl Ageing {
     /// How far its floor may rise, and who holds it back.
     fn gate(&self, reader: &Reader) -> Gate {
-        let attached = reader.catalog().dependants(&self.name).filter(|d| !d.document.detached);
-        let dependants: Vec<Dependant> = attached
-            .map(|dependant| Dependant {
-                name: Arc::clone(dependant.name()),
+        let dependants = |reader: &Reader, is_one: fn(&Aggregate) -> bool| {
+            let own = reader.catalog().dependants(&self.name).filter(|one| is_one(one));
+            let dependant = own.map(|dependant| Dependant {
+                name: dependant.run_id().name,
                 pieces: dependant.definition.pieces,
                 stale: reader.stale(dependant, &TimeRanges::all()),
-            })
-            .collect();
+            });
+            dependant.collect::<Vec<_>>()
+        };
+        let mut all = dependants(reader, |one| !one.document.detached);
+        all.extend(dependants(&reader.next(), Aggregate::is_shadow));
+        let dependants = all;
         gate(&self.source, &dependants)
     }
 
@@ -105,11 +109,16 @@ impl Aggregates {
             if !self.trusts_clock(start.elapsed()) {
                 continue;
             }
-            let expired = stop.run_until_cancelled(guarded(self.expire())).await;
+            let expired = stop.run_until_cancelled(guarded(self.expire_and_forget())).await;
             if let Some(Err(error)) = expired {
                 error!(error = &error as &dyn std::error::Error, "expiry failed");
             }
         }
+    }
+
+    /// Drops points that have expired, and stored partials that nobody can bring back any more.
+    pub(crate) async fn expire_and_forget(&self) -> Result<usize, AggregationError> {
+        Ok(self.expire().await? + self.forget_previous().await?)
     }
 
     /// Drops what has expired and is needed by nobody. Returns the number of floors raised.
@@ -165,11 +174,11 @@ fn raising(reader: &Reader, ageing: &Ageing, floor: Timestamp) -> Result<Commit,
     let mut commit = Commit::of([Edit::RaiseFloor { id: id.clone(), floor }]);
     commit.expect_untouched.push((id, gone, version.seq()));
     if let Some(aggregate) = reader.catalog().get(&ageing.name) {
-        let key = progress_key(aggregate.id());
+        let [_, key] = aggregate.keys();
         let mut progress = Progress::clone(&aggregate.progress);
         progress.applied.remove(gone);
         commit.expect_documents.push((key.clone(), version.document(&key).cloned()));
-        commit.edits.push(progress.put(aggregate.id())?);
+        commit.edits.push(aggregate.put_progress(&progress)?);
     }
     Ok(commit)
 }

@@ -9,7 +9,7 @@ use datafusion::catalog::TableProvider;
 use highwater_core::{Condition, MeasurementId, TimeRange};
 use highwater_query::{Extension, QueryError, QueryResult, QuerySession, Registry, Statement};
 
-use crate::catalog::Aggregate;
+use crate::catalog::{Aggregate, Catalog};
 use crate::definition::AggregateId;
 use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
@@ -37,7 +37,8 @@ impl AggregateTables {
 
     fn ids(&self, session: &QuerySession) -> Vec<AggregateId> {
         let catalog = self.shared.cache.catalog(session.version(), session.database());
-        catalog.map_or_else(|_| Vec::new(), |all| all.iter().map(|one| one.id().clone()).collect())
+        let ids = |all: Arc<Catalog>| all.next().iter().map(|one| one.id().clone()).collect();
+        catalog.map_or_else(|_| Vec::new(), ids)
     }
 
     fn aggregate_table(
@@ -46,7 +47,7 @@ impl AggregateTables {
         name: &str,
     ) -> Result<Option<Arc<dyn TableProvider>>, AggregationError> {
         let reader = self.shared.reader_of(session)?;
-        let Some(aggregate) = reader.catalog().get(name).map(Arc::clone) else { return Ok(None) };
+        let Some((reader, aggregate)) = reader.find(name) else { return Ok(None) };
         let tolerance = tolerance(session.freshness(), &aggregate)?;
         let mentioned = |word: &str| session.mentions(word);
         let table = AggregateTable::new(reader, aggregate, tolerance, mentioned)?;
@@ -140,7 +141,7 @@ impl Extension for AggregateTables {
         let name = match statement {
             Statement::RefreshMaterializedView { name, .. } => name,
             Statement::Sql(statement) => {
-                let Some(drop) = DropMeasurements::of(statement)? else { return Ok(None) };
+                let Some(drop) = DropMeasurements::of(statement) else { return Ok(None) };
                 aggregates.drop_measurements(session.database(), &drop).await?;
                 return Ok(Some(QueryResult::empty()));
             }

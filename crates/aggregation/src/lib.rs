@@ -4,15 +4,17 @@
 //! an aggregate is), [`pieces`] (how event time is cut), [`applied`] (what stored partials
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
-//! (rule files, many definitions validated as a whole). The acting part: `catalog` (definitions and
-//! progress in the manifest), `exact` (exact reads as plans), `touched` (which groups changed),
-//! `freshness` (what may be used of what is stored), `table` (aggregates in SQL), `refresh`;
-//! `schedule` (when something is due), `steps`, `lanes`, `queue`, `commits`, and `scheduler`, which puts
-//! these together; `expiry` with `clock_guard`, `registry`, `dropping`, `quarantine`, and [`runtime`],
-//! the handle over all of it.
+//! (rule files, many definitions validated as a whole), `change` (what a changed definition means for
+//! what is stored). The acting part: `catalog` (definitions and progress in the manifest), `exact`
+//! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
+//! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
+//! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `registry`,
+//! `shadow` (changed definitions built aside), `undo`, `dropping`, `quarantine`, and [`runtime`], the handle
+//! over all of it.
 
 pub mod applied;
 mod catalog;
+mod change;
 mod clock_guard;
 mod commits;
 pub mod definition;
@@ -22,6 +24,7 @@ mod exact;
 mod expiry;
 mod extension;
 mod filter;
+mod fitting;
 mod freshness;
 pub mod functions;
 mod group_limit;
@@ -34,11 +37,13 @@ mod quarantine;
 mod queue;
 mod refresh;
 mod registry;
+mod renaming;
 pub mod retention;
 pub mod rules;
 pub mod runtime;
 mod schedule;
 mod scheduler;
+mod shadow;
 pub mod staleness;
 mod starts;
 mod status;
@@ -46,11 +51,15 @@ mod steps;
 mod system;
 mod table;
 mod touched;
+mod undo;
+mod validity;
+mod versions;
 pub mod watermark;
 
 pub use applied::Applied;
 pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
+pub use dropping::Readers;
 pub use error::AggregationError;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
@@ -58,4 +67,4 @@ pub use quarantine::Loss;
 pub use registry::AppliedRules;
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
-pub use status::{AggregateStatus, ColumnStatus};
+pub use status::{AggregateStatus, BuildingStatus, ColumnStatus, PreviousStatus};

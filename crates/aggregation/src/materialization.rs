@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, iden
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Column, ColumnRole, FieldType, MeasurementId, Schema, TimeRanges};
-use highwater_storage::{MeasurementKind, Replacement, StorageError};
+use highwater_storage::{MeasurementKind, Replacement, StorageError, Version};
 
 use crate::catalog::Aggregate;
 use crate::definition::{GroupColumn, Output, Resolved};
@@ -119,9 +119,16 @@ pub(crate) fn replacement(
     Ok(Replacement { id, kind, schema: Arc::new(known), times, overwrites, batches })
 }
 
-/// What the measurement of an aggregate's partials holds, before there is one: tags and piece tell
+/// What the measurement of an aggregate's partials holds. Before there is one: tags and piece tell
 /// rows apart only if no group column is a field, or may turn out to be one.
-pub(crate) fn stored_kind(aggregate: &Aggregate, resolved: &Resolved) -> MeasurementKind {
+pub(crate) fn stored_kind(
+    version: &Version,
+    aggregate: &Aggregate,
+    resolved: &Resolved,
+) -> MeasurementKind {
+    if let Some(stored) = version.measurement(&aggregate.stored()) {
+        return stored.kind();
+    }
     let is_tag = |group: &GroupColumn| group.is_known && group.role == ColumnRole::Tag;
     match aggregate.definition.time_column.is_none() && resolved.groups.iter().all(is_tag) {
         true => MeasurementKind::Rollup,

@@ -36,6 +36,8 @@ pub enum Reason {
     Request,
     /// The source is about to expire, and what it still holds must be kept.
     Sealing,
+    /// A changed definition needs partials of its own.
+    Definition,
 }
 
 impl Reason {
@@ -48,6 +50,7 @@ impl Reason {
             Reason::CriticalChange => "critical_change",
             Reason::Request => "request",
             Reason::Sealing => "sealing",
+            Reason::Definition => "definition",
         }
     }
 }
@@ -61,6 +64,7 @@ impl fmt::Display for Reason {
             Reason::CriticalChange => "critical changes",
             Reason::Request => "a request",
             Reason::Sealing => "expiring source data",
+            Reason::Definition => "a changed definition",
         })
     }
 }
@@ -81,6 +85,8 @@ pub enum Occasion {
     RequestedWindow(TimeRange),
     /// Source data before this instant is about to expire: stale pieces there, open ones too.
     Sealing(Timestamp),
+    /// A changed definition is built beside the one in force, whatever its schedule says.
+    Building,
 }
 
 impl Occasion {
@@ -123,6 +129,7 @@ pub fn plan(standing: &Standing<'_>, occasion: Occasion) -> RefreshPlan {
             RefreshPlan::recompute(standing.critical.clone(), Reason::CriticalChange)
         }
         Occasion::Requested => RefreshPlan::recompute(standing.closed(), Reason::Request),
+        Occasion::Building => RefreshPlan::recompute(standing.closed(), Reason::Definition),
         Occasion::RequestedWindow(window) => {
             RefreshPlan::recompute(standing.inside(window), Reason::Request)
         }

@@ -11,7 +11,7 @@ use highwater_storage::{Commit, Edit, ExaminedSegment, MeasurementKind};
 use serde::Serialize;
 use tracing::warn;
 
-use crate::catalog::{Aggregate, Progress, progress_key};
+use crate::catalog::{Aggregate, Progress};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
@@ -124,15 +124,17 @@ fn plan(
         computed_again: Vec::new(),
         summary: String::new(),
     };
-    let holder = reader.catalog().iter().find(|one| one.stored() == *id);
+    let next = reader.next();
+    let mut all = reader.catalog().iter().chain(next.catalog().iter());
+    let holder = all.find(|one| one.stored() == *id);
     let affected = match (examined.kind, holder) {
         (MeasurementKind::Points, _) => of_points(reader, &mut loss),
         (MeasurementKind::Materialization | MeasurementKind::Rollup, Some(aggregate)) => {
             let progress = of_partials(reader, aggregate, &mut loss);
-            let key = progress_key(aggregate.id());
+            let [_, key] = aggregate.keys();
             let expected = reader.session().version().document(&key).cloned();
             commit.expect_documents.push((key, expected));
-            commit.edits.push(progress.put(aggregate.id())?);
+            commit.edits.push(aggregate.put_progress(&progress)?);
             vec![aggregate.id().clone()]
         }
         (MeasurementKind::Materialization | MeasurementKind::Rollup, None) => {

@@ -19,7 +19,7 @@ use highwater_query::points_scanned;
 use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
-use crate::catalog::{Aggregate, Progress, definition_key, progress_key};
+use crate::catalog::{Aggregate, Progress};
 use crate::commits::Ready;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
@@ -38,6 +38,13 @@ pub(crate) struct Computed {
     progress: Progress,
     /// What it took.
     pub(crate) cost: Cost,
+}
+
+impl Computed {
+    /// Partials that did not have to be computed.
+    pub(crate) fn of(replacement: Option<Replacement>, progress: Progress) -> Self {
+        Computed { replacement, progress, cost: Cost::default() }
+    }
 }
 
 /// What a refresh did.
@@ -197,17 +204,15 @@ impl Computing<'_> {
         times: (&TimeRanges, &TimeRanges),
         rows: &[RecordBatch],
     ) -> Result<Replacement, AggregationError> {
-        let id = self.aggregate.stored();
-        let existing = self.reader.session().version().measurement(&id);
-        let kind = existing
-            .map_or_else(|| stored_kind(self.aggregate, &self.resolved), |stored| stored.kind());
-        replacement((id, kind), &self.resolved, &self.schema, times, rows)
+        let kind = stored_kind(self.reader.session().version(), self.aggregate, &self.resolved);
+        let stored = (self.aggregate.stored(), kind);
+        replacement(stored, &self.resolved, &self.schema, times, rows)
     }
 }
 
 /// Runs a plan whose columns are those of `schema`, in its order. Returns its rows and how many
 /// points were read for them.
-async fn run(
+pub(crate) async fn run(
     reader: &Reader,
     plan: LogicalPlan,
     schema: &Schema,
@@ -339,11 +344,11 @@ pub(crate) async fn commit(engine: &Engine, steps: Vec<Ready>) -> Result<(), Agg
     for Ready { reader, aggregate, computed } in steps {
         let version = reader.session().version();
         commit.edits.extend(coarsened(&reader, &aggregate, &computed));
-        for key in [definition_key(aggregate.id()), progress_key(aggregate.id())] {
+        for key in aggregate.keys() {
             let document = version.document(&key).cloned();
             commit.expect_documents.push((key, document));
         }
-        commit.edits.push(computed.progress.put(aggregate.id())?);
+        commit.edits.push(aggregate.put_progress(&computed.progress)?);
         commit.replacements.extend(computed.replacement);
     }
     engine.commit(commit).await?;

@@ -1,23 +1,23 @@
 //! Adding, changing and removing definitions: each change is one commit, or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, Schema, TimeRange};
+use highwater_core::{MeasurementId, Schema};
 use highwater_storage::{Commit, Edit, MeasurementKind};
 use tracing::{info, warn};
 
 use crate::catalog::{
-    Aggregate, DefinitionDocument, Origin, definition_key, of_rules, progress_key,
+    Aggregate, Catalog, DefinitionDocument, Origin, definition_key, progress_key,
 };
-use crate::definition::{
-    AggregateId, AggregateRule, Definition, Resolved, SourceColumns, compile_all,
-};
+use crate::change::{Outcome, PlannedChange, Proposal, plan_change};
+use crate::definition::{AggregateId, AggregateRule};
 use crate::error::AggregationError;
 use crate::exact::Reader;
-use crate::filter;
-use crate::rules::{DatabaseRules, MeasurementRule, Rules, set};
-use crate::runtime::{Aggregates, Created};
+use crate::rules::{DatabaseRules, Rules, set};
+use crate::runtime::{Aggregates, Created, no_such};
+use crate::undo;
+use crate::versions::cancelled;
 
 impl Aggregates {
     /// Adds an aggregate, or all of a set, or attaches detached ones again.
@@ -30,39 +30,70 @@ impl Aggregates {
         rule: AggregateRule,
     ) -> Result<Created, AggregationError> {
         let members = set::members(rule).map_err(AggregationError::Rules)?;
+        let names: Vec<String> = members.iter().map(|rule| rule.name.clone()).collect();
         let _running = self.lock_refreshes().await;
-        let reader = self.reader(&database.into())?;
-        let mut edits = Vec::new();
-        let mut ids = Vec::new();
-        let definitions = compiled_with(&reader, database, members)?;
-        check_sources(&reader, &definitions, &[], |_| true)?;
-        for definition in definitions {
-            let existing = reader.catalog().get(&definition.id.name);
-            if existing.is_some_and(|one| one.document.rule != definition.rule) {
-                let name = &definition.id.name;
+        let database = Arc::from(database);
+        let reader = self.reader(&database)?;
+        let proposal = Proposal::of(members, Origin::Api);
+        let planned = plan_change(&reader, &database, &proposal)?;
+        let is_named = |id: &AggregateId| names.iter().any(|name| **name == *id.name);
+        for (id, outcome) in planned.outcomes.iter().filter(|(id, _)| is_named(id)) {
+            let is_other = reader.find(&id.name).is_some() && *outcome != Outcome::Same;
+            if is_other && !is_attached_again(&reader, &planned, id) {
                 let reason = format!(
-                    "{name} is defined differently; drop it with its data first, or send the same"
+                    "{} is defined differently; change it with PUT /api/v1/aggregates/{0}, or send \
+                     the same",
+                    id.name
                 );
                 return Err(AggregationError::Conflict(reason));
             }
-            if existing.is_none_or(|one| one.document.detached) {
-                edits.extend(definition_edits(&reader, &definition, Origin::Api)?);
-                ids.push(definition.id);
-            }
         }
-        if ids.is_empty() {
+        if planned.outcomes.iter().all(|(id, outcome)| *outcome == Outcome::Same || !is_named(id)) {
             return Ok(Created::Same);
         }
-        self.engine().commit(Commit::of(edits)).await?;
-        for id in ids {
-            self.schedules().lock().wake(&id);
-            info!(aggregate = %id, "aggregate defined");
-        }
+        self.commit_change(planned).await?;
         Ok(Created::New)
     }
 
+    /// Gives an aggregate another definition. If its stored partials do not serve the new one, that
+    /// is built beside the old one, which answers until then; aggregates that read it likewise. The
+    /// definition in force gives up what is being built.
+    ///
+    /// # Errors
+    /// If there is none of that name, the rule cannot be maintained, an aggregate that reads it could
+    /// not be any more, or sealed buckets would be lost; nothing changes then.
+    pub async fn change(
+        &self,
+        database: &str,
+        rule: AggregateRule,
+    ) -> Result<(), AggregationError> {
+        let _running = self.lock_refreshes().await;
+        let database = Arc::from(database);
+        let reader = self.reader(&database)?;
+        if reader.find(&rule.name).is_none() {
+            return Err(no_such(&reader, &rule.name));
+        }
+        let proposal = Proposal::of(vec![rule], Origin::Api);
+        self.commit_change(plan_change(&reader, &database, &proposal)?).await
+    }
+
+    async fn commit_change(&self, planned: PlannedChange) -> Result<(), AggregationError> {
+        if planned.edits.is_empty() {
+            return Ok(());
+        }
+        self.engine().commit(Commit::of(planned.edits)).await?;
+        for (id, outcome) in planned.outcomes {
+            if outcome != Outcome::Same {
+                self.schedules().lock().wake(&id);
+                info!(aggregate = %id, outcome = outcome.name(), "definition changed");
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the aggregates, declared columns and retention of rule files those in force, in one
-    /// commit. Aggregates that came from rule files and are in none any more are detached.
+    /// commit; changed ones are built aside first, see [`Aggregates::change`]. Aggregates that came
+    /// from rule files and are in none any more are detached.
     ///
     /// # Errors
     /// If a rule contradicts what exists; nothing is applied then.
@@ -91,7 +122,7 @@ impl Aggregates {
     }
 
     /// Detaches an aggregate: its stored buckets stay readable as they stand. With `drop_data` the
-    /// buckets and the name go too.
+    /// buckets and the name go too; see [`Aggregates::undo`].
     ///
     /// # Errors
     /// If there is none of that name, or another aggregate reads it.
@@ -103,27 +134,69 @@ impl Aggregates {
     ) -> Result<(), AggregationError> {
         let _running = self.lock_refreshes().await;
         let reader = self.reader(&database.into())?;
-        let aggregate = reader.catalog().get(name).ok_or_else(|| {
-            AggregationError::NoSuchAggregate { database: database.into(), name: name.into() }
-        })?;
-        let children: Vec<&str> = reader
-            .catalog()
-            .dependants(name)
-            .filter(|child| drop_data || !child.document.detached)
-            .map(|child| child.name().as_ref())
-            .collect();
+        let catalog = reader.catalog();
+        let (aggregate, shadow) = (catalog.get(name), catalog.shadow(name));
+        if aggregate.or(shadow).is_none() {
+            return Err(no_such(&reader, name));
+        }
+        let children = readers_of(catalog, name, |one| drop_data || !one.document.detached);
         if !children.is_empty() {
-            let reason = format!("{name} is read by {}; remove that first", children.join(", "));
+            let children = children.into_iter().collect::<Vec<_>>().join(", ");
+            let reason = format!("{name} is read by {children}; remove that first");
             return Err(AggregationError::Conflict(reason));
         }
-        let edits = match drop_data {
-            true => drop_edits(&reader, aggregate),
-            false => vec![detached(aggregate).put(aggregate.id())?],
-        };
+        let mut edits: Vec<Edit> =
+            shadow.into_iter().flat_map(|shadow| cancelled(&reader, shadow)).collect();
+        match aggregate {
+            Some(aggregate) if drop_data => {
+                edits.extend(gone(aggregate));
+                edits.extend(undo::remembered(&reader, &[aggregate], self.undo_until())?);
+            }
+            Some(aggregate) => edits.push(detached(aggregate).put(aggregate.id())?),
+            None => {}
+        }
         self.engine().commit(Commit::of(edits)).await?;
-        info!(aggregate = %aggregate.id(), drop_data, "aggregate removed");
+        info!(aggregate = %AggregateId::new(database, name), drop_data, "aggregate removed");
         Ok(())
     }
+
+    /// Gives up what is being built under that name.
+    pub(crate) async fn give_up(
+        &self,
+        reader: &Reader,
+        name: &str,
+    ) -> Result<(), AggregationError> {
+        let catalog = reader.catalog();
+        let mut proposal = Proposal::of(Vec::new(), Origin::Api);
+        match catalog.get(name) {
+            Some(old) if !old.document.detached => proposal.rules.push(old.document.rule.clone()),
+            _ => drop(proposal.detach.insert(name.into())),
+        }
+        let planned = plan_change(reader, reader.session().database(), &proposal)?;
+        if planned.edits.is_empty() {
+            let reason = format!("{name} is built anew because its source is; undo that change");
+            return Err(AggregationError::Conflict(reason));
+        }
+        self.commit_change(planned).await
+    }
+}
+
+/// Whether all that happens to it is that it is attached again, as it was.
+fn is_attached_again(reader: &Reader, planned: &PlannedChange, id: &AggregateId) -> bool {
+    let old = reader.catalog().get(&id.name).filter(|old| old.document.detached);
+    let is_same = |old: &Arc<Aggregate>| planned.rules.get(&id.name) == Some(&old.document.rule);
+    reader.catalog().shadow(&id.name).is_none() && old.is_some_and(is_same)
+}
+
+/// Names of the aggregates that read one, now or once shadows have taken over.
+pub(crate) fn readers_of(
+    catalog: &Arc<Catalog>,
+    name: &str,
+    counts: impl Fn(&Aggregate) -> bool,
+) -> BTreeSet<Arc<str>> {
+    let both = [catalog, catalog.next()].into_iter();
+    let readers = both.flat_map(|catalog| catalog.dependants(name).filter(|one| counts(one)));
+    readers.map(|one| Arc::clone(one.name())).collect()
 }
 
 /// What applying rule files changed.
@@ -131,7 +204,7 @@ impl Aggregates {
 pub struct AppliedRules {
     /// New aggregates, and those attached again.
     pub added: Vec<AggregateId>,
-    /// Aggregates whose definition changed.
+    /// Aggregates whose definition changed, or will once it is built.
     pub changed: Vec<AggregateId>,
     /// Aggregates that no rule file has any more.
     pub detached: Vec<AggregateId>,
@@ -161,173 +234,42 @@ fn aggregate_edits(
     wanted: &DatabaseRules,
     applied: &mut AppliedRules,
 ) -> Result<Vec<Edit>, AggregationError> {
-    let rules = wanted.definitions.iter().map(|definition| definition.rule.clone()).collect();
-    let mut edits = Vec::new();
-    let definitions = compiled_with(reader, database, rules)?;
-    let is_kept = |definition: &Definition| {
-        let existing = reader.catalog().get(&definition.id.name);
-        existing.is_some_and(|one| !one.document.detached && one.document.rule == definition.rule)
-    };
-    check_sources(reader, &definitions, &wanted.measurements, |one| !is_kept(one))?;
-    for definition in definitions {
-        let existing = reader.catalog().get(&definition.id.name);
-        match existing.map(|one| (one.document.detached, one.document.rule == definition.rule)) {
-            Some((false, true)) => continue,
-            Some((_, false)) => applied.changed.push(definition.id.clone()),
-            None | Some((true, true)) => applied.added.push(definition.id.clone()),
-        }
-        edits.extend(definition_edits(reader, &definition, Origin::Rules)?);
-    }
     let is_wanted = |id: &AggregateId| wanted.definitions.iter().any(|one| one.id == *id);
-    let unwanted = reader.catalog().iter().filter(|one| {
-        let document = &one.document;
-        document.origin == Origin::Rules && !document.detached && !is_wanted(one.id())
+    let catalog = reader.catalog();
+    let mut unwanted = catalog.next().iter().chain(catalog.iter()).filter(|one| {
+        one.document.origin == Origin::Rules && !one.document.detached && !is_wanted(one.id())
     });
-    for aggregate in unwanted {
-        edits.push(detached(aggregate).put(aggregate.id())?);
-        applied.detached.push(aggregate.id().clone());
+    let rules = wanted.definitions.iter().map(|definition| definition.rule.clone()).collect();
+    let proposal = Proposal {
+        declared: &wanted.measurements,
+        detach: unwanted.by_ref().map(|one| Arc::clone(one.name())).collect(),
+        ..Proposal::of(rules, Origin::Rules)
+    };
+    let PlannedChange { mut edits, outcomes, .. } = plan_change(reader, database, &proposal)?;
+    for (id, outcome) in outcomes {
+        match outcome {
+            Outcome::Same => {}
+            Outcome::Building if catalog.get(&id.name).is_none() => applied.added.push(id),
+            Outcome::Added => applied.added.push(id),
+            Outcome::Changed | Outcome::Building => applied.changed.push(id),
+        }
+    }
+    for name in proposal.detach {
+        let aggregate = catalog.get(&name).filter(|one| !one.document.detached);
+        if let Some(aggregate) = aggregate {
+            edits.push(detached(aggregate).put(aggregate.id())?);
+            applied.detached.push(aggregate.id().clone());
+        }
     }
     Ok(edits)
-}
-
-/// The definitions of `rules`, compiled beside the others of their database, sources first.
-fn compiled_with(
-    reader: &Reader,
-    database: &str,
-    rules: Vec<AggregateRule>,
-) -> Result<Vec<Definition>, AggregationError> {
-    let database: Arc<str> = database.into();
-    let is_given = |name: &str| rules.iter().any(|rule| rule.name == name);
-    let others = reader.catalog().iter().filter(|one| !is_given(one.name()));
-    let others: Vec<AggregateRule> = others.map(|one| one.document.rule.clone()).collect();
-    let together: Vec<(Arc<str>, AggregateRule)> =
-        rules.iter().cloned().chain(others).map(|rule| (Arc::clone(&database), rule)).collect();
-    let definitions = compile_all(&together).map_err(of_rules)?;
-    filter::check(&reader.session().state(), &definitions)?;
-    Ok(definitions.into_iter().filter(|one| is_given(&one.id.name)).collect())
-}
-
-/// Checks that definitions, sources first, fit what is known of their sources, so that none is
-/// stored that could not be read. One that is there already and need not fit stays as it is.
-fn check_sources(
-    reader: &Reader,
-    definitions: &[Definition],
-    declared: &[MeasurementRule],
-    must_fit: impl Fn(&Definition) -> bool,
-) -> Result<(), AggregationError> {
-    let mut known: BTreeMap<&str, Resolved> = BTreeMap::new();
-    for definition in definitions {
-        match resolved(reader, definition, declared, &known) {
-            Ok(resolved) => drop(known.insert(&definition.id.name, resolved)),
-            Err(error) if must_fit(definition) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn resolved(
-    reader: &Reader,
-    definition: &Definition,
-    declared: &[MeasurementRule],
-    known: &BTreeMap<&str, Resolved>,
-) -> Result<Resolved, AggregationError> {
-    let Some(parent) = definition.parent() else {
-        let schema = schema_of(reader, &definition.root, declared);
-        if let Some(condition) = &definition.filter {
-            filter::check_type(&reader.session().state(), condition, &schema)
-                .map_err(|error| error.of_aggregate(&definition.id.name))?;
-        }
-        return Ok(definition.resolve(SourceColumns::Points(&schema))?);
-    };
-    let stored = match (known.get(&*parent.name), reader.catalog().get(&parent.name)) {
-        (Some(parent), _) => return Ok(definition.resolve(SourceColumns::Partials(parent))?),
-        (None, Some(parent)) => reader.resolve(parent)?,
-        (None, None) => {
-            return Err(AggregationError::NoSuchAggregate {
-                database: parent.database.to_string(),
-                name: parent.name.to_string(),
-            });
-        }
-    };
-    Ok(definition.resolve(SourceColumns::Partials(&stored))?)
-}
-
-/// The columns of a measurement, and those that are about to be declared.
-fn schema_of(reader: &Reader, id: &MeasurementId, declared: &[MeasurementRule]) -> Schema {
-    let stored = reader.session().version().measurement(id);
-    let declared = declared.iter().filter(|rule| rule.name == id.measurement);
-    let mut schema = stored.map_or_else(Schema::default, |stored| Schema::clone(stored.schema()));
-    for column in declared.flat_map(|rule| &rule.columns) {
-        // A column that is there stays what it is.
-        schema.add(column.clone());
-    }
-    schema
-}
-
-/// What has to be stored for a definition that is new, changed or attached again.
-pub(crate) fn definition_edits(
-    reader: &Reader,
-    definition: &Definition,
-    origin: Origin,
-) -> Result<Vec<Edit>, AggregationError> {
-    let id = &definition.id;
-    refuse_taken_name(reader, id)?;
-    let existing = reader.catalog().get(&id.name);
-    let is_same = existing.is_some_and(|one| one.document.rule == definition.rule);
-    let version = existing.map_or(1, |one| one.document.version + u32::from(!is_same));
-    let (rule, enabled) = (definition.rule.clone(), definition.enabled);
-    let document = DefinitionDocument { origin, enabled, detached: false, version, rule };
-    let mut edits =
-        vec![Edit::CreateDatabase { database: Arc::clone(&id.database) }, document.put(id)?];
-    if let Some(existing) = existing.filter(|_| !is_same) {
-        refuse_losing_sealed(reader, existing)?;
-        edits.push(Edit::PutDocument { key: progress_key(id), text: None });
-        edits.extend(drop_stored(reader, existing));
-    }
-    Ok(edits)
-}
-
-/// A measurement of points hides an aggregate of its name.
-fn refuse_taken_name(reader: &Reader, id: &AggregateId) -> Result<(), AggregationError> {
-    let measurement = MeasurementId::new(Arc::clone(&id.database), Arc::clone(&id.name));
-    let taken = reader.session().version().measurement(&measurement);
-    match taken.filter(|taken| taken.kind() == MeasurementKind::Points) {
-        None => Ok(()),
-        Some(_) => Err(AggregationError::Conflict(format!(
-            "there is a measurement named {}; choose another name for the aggregate",
-            id.name
-        ))),
-    }
-}
-
-/// A changed definition starts from the source again; what only the old one still knows would
-/// be lost.
-fn refuse_losing_sealed(reader: &Reader, existing: &Aggregate) -> Result<(), AggregationError> {
-    let sealed = TimeRange::before(reader.sealed_before(existing));
-    if existing.progress.applied.covered().overlaps(sealed) {
-        return Err(AggregationError::Conflict(format!(
-            "the definition of {} changed, but its source has expired before {}: the new one could \
-             not be computed there; give it a new name, the old one stays readable",
-            existing.name(),
-            sealed.end
-        )));
-    }
-    Ok(())
 }
 
 pub(crate) fn detached(aggregate: &Aggregate) -> DefinitionDocument {
     DefinitionDocument { detached: true, ..(*aggregate.document).clone() }
 }
 
-fn drop_edits(reader: &Reader, aggregate: &Aggregate) -> Vec<Edit> {
+/// The edits after which there is no aggregate of that name.
+pub(crate) fn gone(aggregate: &Aggregate) -> impl Iterator<Item = Edit> {
     let keys = [definition_key(aggregate.id()), progress_key(aggregate.id())];
-    let documents = keys.into_iter().map(|key| Edit::PutDocument { key, text: None });
-    documents.chain(drop_stored(reader, aggregate)).collect()
-}
-
-fn drop_stored(reader: &Reader, aggregate: &Aggregate) -> Option<Edit> {
-    let id = aggregate.stored();
-    reader.session().version().measurement(&id)?;
-    Some(Edit::DropMeasurement { id })
+    keys.into_iter().map(|key| Edit::PutDocument { key, text: None })
 }

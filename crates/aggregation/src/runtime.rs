@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use highwater_core::bucket::Span;
+use highwater_core::time::NANOS_PER_HOUR;
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
 use highwater_storage::{Commit, Engine, Version};
@@ -13,7 +15,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress};
+use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress, put};
 use crate::clock_guard::ClockGuard;
 use crate::commits::Commits;
 use crate::error::AggregationError;
@@ -35,11 +37,15 @@ pub struct AggregationSettings {
     pub max_parallel: usize,
     /// Points of the source that one step of a backfill covers, about. Default 4,000,000.
     pub step_points: u64,
+    /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
+    /// zero for not at all. Default one hour.
+    pub undo_window: Span,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
-        AggregationSettings { max_parallel: 2, step_points: 4_000_000 }
+        let undo_window = Span::Nanos(NANOS_PER_HOUR);
+        AggregationSettings { max_parallel: 2, step_points: 4_000_000, undo_window }
     }
 }
 
@@ -223,10 +229,13 @@ impl Aggregates {
         reader: &'a Reader,
         name: &str,
     ) -> Result<&'a Arc<Aggregate>, AggregationError> {
-        reader.catalog().get(name).ok_or_else(|| AggregationError::NoSuchAggregate {
-            database: reader.session().database().to_string(),
-            name: name.to_owned(),
-        })
+        let none = || match reader.catalog().shadow(name) {
+            None => no_such(reader, name),
+            Some(_) => AggregationError::Conflict(format!(
+                "{name} is being built, as its source changes; try again when it is done"
+            )),
+        };
+        reader.catalog().get(name).ok_or_else(none)
     }
 
     /// How many refreshes run now, by lane: `live`, `repair` and `backfill`.
@@ -248,15 +257,13 @@ impl Aggregates {
     /// If there is none of that name.
     pub fn get(&self, database: &str, name: &str) -> Result<AggregateStatus, AggregationError> {
         let reader = self.reader(&database.into())?;
-        let aggregate = self.find(&reader, name)?;
-        let schedule = self.schedules().lock().get(aggregate.id());
-        Ok(status(&reader, aggregate, &schedule, self.queue().lane(aggregate.id())))
+        self.shared.status(&reader, name).ok_or_else(|| no_such(&reader, name))
     }
 
     /// Why points must not be written to a measurement of that name, if they must not.
     pub fn refuse_write(&self, database: &str, measurement: &str) -> Option<String> {
         let reader = self.reader(&database.into()).ok()?;
-        reader.catalog().get(measurement)?;
+        reader.catalog().next().get(measurement)?;
         Some(format!("{measurement} is an aggregate; write to its source"))
     }
 
@@ -309,7 +316,7 @@ impl Aggregates {
         let mut progress = Progress::clone(&aggregate.progress);
         progress.last_processed = progress.last_processed.max(Some(to));
         let mut commit = Commit::default();
-        commit.edits.push(progress.put(aggregate.id())?);
+        commit.edits.push(aggregate.put_progress(&progress)?);
         self.engine().commit(commit).await?;
         Ok(report)
     }
@@ -332,8 +339,13 @@ impl Aggregates {
             let reason = format!("{name} is detached; post its definition again first");
             return Err(AggregationError::Conflict(reason));
         }
-        let document = DefinitionDocument { enabled, ..(*aggregate.document).clone() };
-        self.engine().commit(Commit::of([document.put(aggregate.id())?])).await?;
+        let of = |one: &Arc<Aggregate>| {
+            let [key, _] = one.keys();
+            put(key, &DefinitionDocument { enabled, ..(*one.document).clone() })
+        };
+        let both = [Some(aggregate), reader.catalog().shadow(name)].into_iter().flatten();
+        let edits = both.map(of).collect::<Result<Vec<_>, _>>()?;
+        self.engine().commit(Commit::of(edits)).await?;
         self.schedules().lock().wake(aggregate.id());
         Ok(())
     }
@@ -350,7 +362,8 @@ impl Aggregates {
             steps += 1;
         }
         steps += self.refresh_due().await?;
-        steps += self.expire().await?;
+        steps += self.advance_shadows().await?;
+        steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
         Ok(steps)
     }
@@ -358,11 +371,20 @@ impl Aggregates {
     /// Refreshes and expires on the real clock until told to stop. Flushing and compaction have a
     /// background loop of their own, in storage.
     pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.keep_refreshed(&stop), self.keep_expiring(&stop));
+        tokio::join!(
+            self.keep_refreshed(&stop),
+            self.keep_building(&stop),
+            self.keep_expiring(&stop)
+        );
         self.stop().cancel();
         self.queue().all_ended().await;
         info!("aggregation stopped");
     }
+}
+
+pub(crate) fn no_such(reader: &Reader, name: &str) -> AggregationError {
+    let database = reader.session().database().to_string();
+    AggregationError::NoSuchAggregate { database, name: name.to_owned() }
 }
 
 /// The sum of the runs of one request.
@@ -399,12 +421,21 @@ impl Shared {
 
     /// All aggregates of the reader's database, by name.
     pub(crate) fn statuses(&self, reader: &Reader) -> Vec<AggregateStatus> {
-        let schedules = self.schedules.lock();
-        let each = reader.catalog().iter();
-        let status = |one: &Arc<Aggregate>| {
-            status(reader, one, &schedules.get(one.id()), self.queue.lane(one.id()))
+        let names = reader.catalog().next().iter().map(|one| one.name());
+        names.filter_map(|name| self.status(reader, name)).collect()
+    }
+
+    /// The aggregate of that name, in force or being built.
+    fn status(&self, reader: &Reader, name: &str) -> Option<AggregateStatus> {
+        let (own, aggregate) = reader.find(name)?;
+        let (run, shadow_run) = {
+            let schedules = self.schedules.lock();
+            let shadow = reader.catalog().shadow(name);
+            let shadow_run = shadow.map(|shadow| schedules.get(&shadow.run_id()));
+            (schedules.get(&aggregate.run_id()), shadow_run)
         };
-        each.map(status).collect()
+        let status = status(&own, &aggregate, &run, self.queue.lane(aggregate.id()));
+        Some(status.with_change(reader, shadow_run.as_ref()))
     }
 }
 

@@ -101,6 +101,11 @@ impl Schedules {
         self.by_aggregate.get(id).map_or(SequenceNumber::ZERO, |own| own.seen)
     }
 
+    /// Whether the aggregate does not rest after a failure.
+    pub(crate) fn may_run(&self, id: &AggregateId, now: Timestamp) -> bool {
+        self.by_aggregate.get(id).and_then(|own| own.not_before).is_none_or(|next| next <= now)
+    }
+
     /// The latest runs, oldest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.iter()

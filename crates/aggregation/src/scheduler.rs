@@ -20,6 +20,7 @@ use crate::catalog::{Aggregate, Catalog, definition_key};
 use crate::commits::Ready;
 use crate::definition::{AggregateId, Refresh};
 use crate::error::AggregationError;
+use crate::exact::Reader;
 use crate::plan::Occasion;
 use crate::queue::Answer;
 use crate::refresh;
@@ -220,7 +221,7 @@ impl Aggregates {
     ) -> Result<Option<Run>, AggregationError> {
         self.queue().others_ended(&self.sources_of(id)?).await;
         for _ in 0..ATTEMPTS {
-            let reader = self.reader(&id.database)?;
+            let reader = self.reader_for(&id.database, occasion)?;
             let planned = Task::planned(&reader, id, occasion, self.settings().step_points);
             let Some(mut task) = planned else { return Ok(None) };
             self.queue().planned(id, task.lane);
@@ -246,7 +247,7 @@ impl Aggregates {
     ) -> Result<(), AggregationError> {
         while let Some(times) = task.remaining.pop_front() {
             let _slot = self.slots().take(task.lane).await;
-            let reader = self.reader(&id.database)?;
+            let reader = self.reader_for(&id.database, occasion)?;
             let Some(aggregate) = reader.catalog().get(&id.name).map(Arc::clone) else {
                 // It was dropped meanwhile.
                 return Err(StorageError::Conflict { what: definition_key(id) }.into());
@@ -263,6 +264,16 @@ impl Aggregates {
             }
         }
         Ok(())
+    }
+
+    /// Who reads what is refreshed on this occasion.
+    fn reader_for(
+        &self,
+        database: &Arc<str>,
+        occasion: Occasion,
+    ) -> Result<Reader, AggregationError> {
+        let reader = self.reader(database)?;
+        Ok(if occasion == Occasion::Building { reader.next() } else { reader })
     }
 
     /// The aggregates that this one reads, directly or not.

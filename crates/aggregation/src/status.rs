@@ -11,6 +11,7 @@ use crate::exact::Reader;
 use crate::lanes::Lane;
 use crate::plan::{Occasion, RefreshPlan};
 use crate::schedule::Schedule;
+use crate::shadow;
 
 /// An aggregate and how it is doing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,8 +20,8 @@ pub struct AggregateStatus {
     pub name: String,
     /// The measurement or aggregate it reads.
     pub source: String,
-    /// `active`, `disabled`, `failed` (the last refresh failed, or the source has become one that
-    /// the definition does not fit) or `detached`.
+    /// `active`, `disabled`, `building` (a changed definition is), `failed` (the last refresh failed,
+    /// or the source has become one that the definition does not fit) or `detached`.
     pub status: &'static str,
     /// Where the definition came from.
     pub origin: Origin,
@@ -68,8 +69,72 @@ pub struct AggregateStatus {
     pub rows: u64,
     /// Bytes of the segments.
     pub bytes: u64,
-    /// Counts changes of the definition.
+    /// Counts changes of the definition that needed new stored partials.
     pub version: u32,
+    /// The definition that takes over once it is built, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub building: Option<BuildingStatus>,
+    /// What an undo would bring back, if it can bring back anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<PreviousStatus>,
+    /// Whether it is in force and not detached, so that it can be refreshed.
+    #[serde(skip)]
+    pub is_attached: bool,
+}
+
+/// A definition that is being built.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BuildingStatus {
+    /// Its version.
+    pub version: u32,
+    /// The rule.
+    pub definition: AggregateRule,
+    /// Share of the buckets it needs that it has, from 0 to 1.
+    pub progress: f64,
+    /// Why the last step failed, until one succeeds.
+    pub last_error: Option<String>,
+}
+
+/// What was in force before the last change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PreviousStatus {
+    /// Its version.
+    pub version: u32,
+    /// The rule.
+    pub definition: AggregateRule,
+    /// When it can no longer be brought back.
+    pub until: Timestamp,
+}
+
+impl AggregateStatus {
+    /// The rule that shall be in force: the one being built, if there is one.
+    pub fn wanted_definition(&self) -> &AggregateRule {
+        self.building.as_ref().map_or(&self.definition, |building| &building.definition)
+    }
+
+    /// The same with what is being built, and what can be brought back. `run` is how building it
+    /// fares.
+    pub(crate) fn with_change(mut self, reader: &Reader, run: Option<&Schedule>) -> Self {
+        let previous = reader.catalog().previous().get(&*self.name);
+        let previous = previous.filter(|one| one.until > reader.session().now());
+        self.previous = previous.map(|one| PreviousStatus {
+            version: one.document.version,
+            definition: one.document.rule.clone(),
+            until: one.until,
+        });
+        if let Some(shadow) = reader.catalog().shadow(&self.name) {
+            let last_error = run.and_then(|run| run.last_error.clone());
+            let is_failing = last_error.is_some() || self.status == "failing";
+            self.status = if is_failing { "failing" } else { "building" };
+            self.building = Some(BuildingStatus {
+                version: shadow.document.version,
+                definition: shadow.document.rule.clone(),
+                progress: shadow::progress(&reader.next(), shadow),
+                last_error,
+            });
+        }
+        self
+    }
 }
 
 /// One column of an aggregate's answer.
@@ -139,6 +204,9 @@ pub(crate) fn status(
         rows: segments().map(|segment| segment.rows).sum(),
         bytes: segments().map(|segment| segment.bytes).sum(),
         version: document.version,
+        building: None,
+        previous: None,
+        is_attached: !document.detached && !aggregate.is_shadow(),
     }
 }
 
@@ -149,9 +217,13 @@ fn columns(reader: &Reader, aggregate: &Aggregate) -> Result<Vec<ColumnStatus>, 
         function: function.to_owned(),
         valid_from: None,
     };
+    let valid_from = |output| reader.valid_from(aggregate, output);
     let time = aggregate.definition.has_time().then(|| column(TIME_COLUMN, "time"));
     let groups = resolved.groups.iter().map(|group| column(&group.name, "group"));
     let outputs = resolved.outputs.iter();
-    let outputs = outputs.map(|output| column(&output.name, output.function.name()));
+    let outputs = outputs.map(|output| ColumnStatus {
+        valid_from: valid_from(output),
+        ..column(&output.name, output.function.name())
+    });
     Ok(time.into_iter().chain(groups).chain(outputs).collect())
 }

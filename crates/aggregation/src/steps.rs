@@ -12,10 +12,12 @@ use crate::lanes::Lane;
 use crate::plan::{self, Occasion, Reason, RefreshPlan, Standing};
 use crate::refresh::Cost;
 use crate::schedule::Run;
+use crate::shadow;
 
 /// A refresh that runs: what is left to do, and what was done.
 #[derive(Debug)]
 pub(crate) struct Task {
+    /// Name of its run.
     id: AggregateId,
     reason: &'static str,
     pub(crate) lane: Lane,
@@ -50,7 +52,14 @@ impl Task {
             _ => Lane::Live,
         };
         let started = reader.session().now();
-        Some(Task { id: id.clone(), reason, lane, started, remaining, cost: Cost::default() })
+        Some(Task {
+            id: aggregate.run_id(),
+            reason,
+            lane,
+            started,
+            remaining,
+            cost: Cost::default(),
+        })
     }
 
     /// One that came to nothing before there was a plan.
@@ -79,7 +88,7 @@ impl Reader {
             stale: &stale,
             critical: &self.critical(aggregate).intersect(&stale),
             watermark: aggregate.progress.last_processed,
-            closing: self.closing(aggregate),
+            closing: self.closing(aggregate).max(shadow::stored_end(aggregate)),
             extent,
             sealed_before: self.sealed_before(aggregate),
         };

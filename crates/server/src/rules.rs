@@ -82,7 +82,7 @@ fn made_by_requests(
     for database in version.databases() {
         let all = aggregates.list(database)?.into_iter();
         let own = all.filter(|one| one.origin == Origin::Api && one.status != "detached");
-        made.extend(own.map(|one| (Arc::clone(database), one.definition)));
+        made.extend(own.map(|one| (Arc::clone(database), one.wanted_definition().clone())));
     }
     Ok(made)
 }

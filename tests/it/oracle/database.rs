@@ -6,8 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use highwater_aggregation::{Aggregates, AggregationSettings, Rules};
-use highwater_core::{Clock, MeasurementId, MockClock, TimeRange, Timestamp};
+use highwater_aggregation::{
+    AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Rules,
+};
+use highwater_core::{Clock, ErrorKind, MeasurementId, MockClock, TimeRange, Timestamp};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
 use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
@@ -104,8 +106,7 @@ impl Database {
     /// lost.
     pub(crate) async fn give_up_partials(&self, number: u64) {
         let version = self.engine().version();
-        let stored =
-            version.all_measurements().filter(|m| m.kind() == MeasurementKind::Materialization);
+        let stored = version.all_measurements().filter(|m| m.kind() != MeasurementKind::Points);
         let paths: Vec<String> =
             stored.flat_map(|m| m.segments().map(|segment| segment.path.clone())).collect();
         let Some(at) = number.checked_rem(paths.len() as u64) else { return };
@@ -115,8 +116,30 @@ impl Database {
         }
     }
 
-    pub(crate) fn last_processed(&self, name: &str) -> Option<Timestamp> {
-        self.aggregates.get(DATABASE, name).unwrap().last_processed
+    pub(crate) fn status(&self, name: &str) -> AggregateStatus {
+        self.aggregates.get(DATABASE, name).unwrap()
+    }
+
+    /// Changes some keys of a definition; `false` if that would lose what has expired.
+    pub(crate) async fn change(&self, rule: &AggregateRule, keys: &str) -> bool {
+        let mut changed = serde_json::to_value(rule).unwrap();
+        let keys: serde_json::Map<_, _> = serde_json::from_str(keys).unwrap();
+        changed.as_object_mut().unwrap().extend(keys);
+        let rule = serde_json::from_value(changed).unwrap();
+        match self.aggregates.change(DATABASE, rule).await {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::Conflict => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Takes back the last change, if there is one and it can be.
+    pub(crate) async fn undo(&self, name: &str) {
+        match self.aggregates.undo(DATABASE, name).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     pub(crate) async fn reopen(self) -> Self {

@@ -1,6 +1,8 @@
 //! The oracle: random histories, and after every step the question whether each aggregate equals
 //! the same query over deduplicated points, bit for bit.
 //!
+//! Definitions change on the way, and restarts come while they are built.
+//!
 //! In half of the histories points expire. There the aggregates have to equal the query over all
 //! points that were ever taken, which a second measurement without retention keeps.
 //!
@@ -17,6 +19,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
+use highwater_aggregation::AggregateRule;
 use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR};
 use highwater_core::{Clock, Timestamp};
 use highwater_query::Freshness;
@@ -24,7 +27,7 @@ use highwater_query::Freshness;
 use self::database::Database;
 use self::model::{Deletion, Model, Point};
 use self::steps::{BASE, Step, any_step, first_point};
-use self::watched::{RETENTION, RULES, WATCHED};
+use self::watched::{CHANGED, RETENTION, RULES, WATCHED, Watched};
 use crate::random::Random;
 
 /// The measurement under test.
@@ -41,8 +44,10 @@ struct History {
     database: Option<Database>,
     expiring: bool,
     model: Model,
-    enabled: BTreeMap<&'static str, bool>,
-    watermarks: BTreeMap<&'static str, Timestamp>,
+    /// The rules that the history begins with.
+    rules: BTreeMap<&'static str, AggregateRule>,
+    /// Version of the definition and its watermark.
+    watermarks: BTreeMap<&'static str, (u32, Timestamp)>,
     checks: usize,
 }
 
@@ -50,11 +55,13 @@ impl History {
     async fn begin(expiring: bool) -> Self {
         let noon_of_the_third = BASE + 60 * NANOS_PER_HOUR;
         let rules = if expiring { format!("{RULES}{RETENTION}") } else { RULES.to_owned() };
+        let database = Database::create(&rules, noon_of_the_third).await;
+        let rules = WATCHED.iter().map(|one| (one.name, database.status(one.name).definition));
         History {
-            database: Some(Database::create(&rules, noon_of_the_third).await),
+            rules: rules.collect(),
+            database: Some(database),
             expiring,
             model: Model::default(),
-            enabled: WATCHED.iter().map(|one| (one.name, true)).collect(),
             watermarks: BTreeMap::new(),
             checks: 0,
         }
@@ -93,9 +100,16 @@ impl History {
             Step::Refresh(name, window) => database.refresh(name, *window).await,
             Step::Enable(name, enabled) => {
                 database.enable(name, *enabled).await;
-                self.enabled.insert(name, *enabled);
             }
             Step::GiveUp(number) => database.give_up_partials(*number).await,
+            Step::Change(name) => {
+                let (keys, _) = CHANGED.iter().find(|(_, one)| one.name == *name).unwrap();
+                let first = &self.rules[name];
+                let keys = if self.is_changed(name) { "{}" } else { keys };
+                let taken = database.change(first, keys).await;
+                assert!(taken || self.expiring, "{name} has everything it was made of");
+            }
+            Step::Undo(name) => database.undo(name).await,
             Step::Reopen => {
                 let database = self.database.take().unwrap();
                 self.database = Some(database.reopen().await);
@@ -105,6 +119,29 @@ impl History {
                 self.database = Some(database.crash().await);
             }
         }
+    }
+
+    /// Whether another definition than the first is in force.
+    fn is_changed(&self, name: &str) -> bool {
+        let enabled = |rule: &AggregateRule| AggregateRule { enabled: None, ..rule.clone() };
+        enabled(&self.database().status(name).definition) != enabled(&self.rules[name])
+    }
+
+    /// The aggregates by the definitions in force.
+    fn watched(&self) -> Vec<&'static Watched> {
+        let in_force = |one: &'static Watched| match self.is_changed(one.name) {
+            true => {
+                CHANGED.iter().find_map(|(_, own)| (own.name == one.name).then_some(own)).unwrap()
+            }
+            false => one,
+        };
+        WATCHED.iter().map(in_force).collect()
+    }
+
+    /// From when on outputs are valid that are not always.
+    fn valid_from(&self, name: &str) -> BTreeMap<String, Timestamp> {
+        let columns = self.database().status(name).columns.into_iter();
+        columns.filter_map(|column| Some((column.name, column.valid_from?))).collect()
     }
 
     /// Points before this time are not seen.
@@ -138,8 +175,9 @@ impl History {
         // What has missed nothing but changes of the future is exact.
         self.checks += 1;
         let exact = [Freshness::Exact, Freshness::MaxStaleness(0)][self.checks % 2];
-        for one in &WATCHED {
-            let (read, direct) = (one.read(&columns), one.direct(source, &columns));
+        for one in self.watched() {
+            let direct = one.direct(source, &columns, &self.valid_from(one.name));
+            let read = one.read(&columns);
             let exact = self.database().rows(exact, &read).await;
             let expected = self.database().rows(Freshness::Default, &direct).await;
             assert_rows(&read, &exact, &expected);
@@ -167,11 +205,15 @@ impl History {
 
     fn check_watermark(&mut self, one: &watched::Watched) {
         let (name, now) = (one.name, self.database().clock.now());
-        let Some(at) = self.database().last_processed(name) else {
-            assert!(!self.watermarks.contains_key(name), "the watermark of {name} went away");
+        let status = self.database().status(name);
+        let (version, before) = self.watermarks.get(name).copied().unzip();
+        let before = before.filter(|_| version == Some(status.version));
+        let Some(at) = status.last_processed else {
+            assert!(before.is_none(), "the watermark of {name} went away");
             return;
         };
-        let before = self.watermarks.insert(name, at).unwrap_or(at);
+        self.watermarks.insert(name, (status.version, at));
+        let before = before.unwrap_or(at);
         assert!(before <= at, "the watermark of {name} went back from {before} to {at}");
         assert!(one.is_boundary(at), "the watermark of {name} is no boundary: {at}");
         assert!(at <= now, "the watermark of {name} is in the future: {at}");
@@ -179,8 +221,9 @@ impl History {
 
     /// What the schedule keeps is materialized in closed buckets, once the background rests.
     async fn check_materialized(&self, columns: &[&'static str]) {
-        let scheduled = WATCHED.iter().filter(|one| one.is_scheduled && self.enabled[one.name]);
-        for one in scheduled {
+        let is_scheduled =
+            |one: &&'static Watched| one.is_scheduled && self.database().status(one.name).enabled;
+        for one in self.watched().into_iter().filter(is_scheduled) {
             let read = format!("{}{}", one.read(columns), one.closed(self.database().clock.now()));
             let stored = self.database().rows(Freshness::Materialized, &read).await;
             let exact = self.database().rows(Freshness::Exact, &read).await;
@@ -211,6 +254,7 @@ fn assert_rows(what: &str, found: &[Vec<String>], expected: &[Vec<String>]) {
 async fn run(seed: u64, length: u64, expiring: bool) {
     let mut random = Random::seeded(seed);
     let names: Vec<&'static str> = WATCHED.iter().map(|one| one.name).collect();
+    let changing: Vec<&'static str> = CHANGED.iter().map(|(_, one)| one.name).collect();
     let mut history = History::begin(expiring).await;
     let mut taken: Vec<Step> = Vec::new();
     for number in 0..length {
@@ -219,7 +263,7 @@ async fn run(seed: u64, length: u64, expiring: bool) {
             _ => {
                 let today = history.database().clock.now().start_of_day().as_nanos();
                 let base = if expiring { today - 2 * NANOS_PER_DAY } else { BASE };
-                any_step(&mut random, &names, base, number * 100 / length)
+                any_step(&mut random, &names, &changing, base, number * 100 / length)
             }
         };
         taken.push(step.clone());

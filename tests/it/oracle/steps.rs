@@ -26,6 +26,10 @@ pub(crate) enum Step {
     Enable(&'static str, bool),
     /// A segment of stored partials is given up, the one with this number modulo theirs.
     GiveUp(u64),
+    /// The definition becomes the other one it may have, or its first one again.
+    Change(&'static str),
+    /// The last change of the definition is taken back.
+    Undo(&'static str),
     /// Closed and opened again.
     Reopen,
     /// Opened from the files as they lie there, without being closed.
@@ -51,6 +55,8 @@ impl fmt::Display for Step {
             Step::Enable(name, true) => write!(f, "enable {name}"),
             Step::Enable(name, false) => write!(f, "disable {name}"),
             Step::GiveUp(number) => write!(f, "give up segment {number} of stored partials"),
+            Step::Change(name) => write!(f, "change {name}"),
+            Step::Undo(name) => write!(f, "undo the change of {name}"),
             Step::Reopen => f.write_str("close and open"),
             Step::Crash => f.write_str("crash and open"),
         }
@@ -62,18 +68,19 @@ impl fmt::Display for Step {
 pub(crate) fn any_step(
     random: &mut Random,
     names: &[&'static str],
+    changing: &[&'static str],
     base: i64,
     progress: u64,
 ) -> Step {
     match random.below(100) {
-        0..=44 => {
+        0..=40 => {
             let count = random.pick(&[1, 1, 2, 3, 8, 40]);
             Step::Write((0..count).map(|_| any_point(random, base, progress)).collect())
         }
-        45..=53 => Step::Delete(any_deletion(random, base)),
-        54..=61 => Step::Flush,
-        62..=66 => Step::Compact,
-        67..=80 => Step::Advance(random.pick(&[
+        41..=49 => Step::Delete(any_deletion(random, base)),
+        50..=56 => Step::Flush,
+        57..=61 => Step::Compact,
+        62..=74 => Step::Advance(random.pick(&[
             NANOS_PER_SEC,
             10 * NANOS_PER_SEC,
             NANOS_PER_MINUTE,
@@ -81,6 +88,10 @@ pub(crate) fn any_step(
             7 * NANOS_PER_HOUR,
             NANOS_PER_DAY,
         ])),
+        75..=80 => match random.chance(70) {
+            true => Step::Change(random.pick(changing)),
+            false => Step::Undo(random.pick(changing)),
+        },
         81..=88 => {
             let window = random.chance(60).then(|| any_window(random, base));
             Step::Refresh(random.pick(names), window)

@@ -1,5 +1,7 @@
 //! The aggregates under test, each with the query over points that it should equal.
 
+use std::collections::BTreeMap;
+
 use highwater_core::{Bucket, Timestamp};
 
 /// Kinds of aggregates: tags and fields as groups, conditions, calendar months, time zones, all time,
@@ -224,6 +226,51 @@ pub(crate) const WATCHED: [Watched; 14] = [
     },
 ];
 
+/// Other definitions of some of them, with the change to the rule that makes them: other buckets under
+/// three levels, other buckets of a time zone, more outputs, and other points.
+pub(crate) const CHANGED: [(&str, Watched); 4] = [
+    (r#"{"interval": "5m"}"#, by_host("m_1m", "5m")),
+    (
+        r#"{"interval": "2h"}"#,
+        Watched {
+            name: "kolkata_1h",
+            bucket: Some(("2h Asia/Kolkata", "time")),
+            groups: Groups::Columns(&["dc"]),
+            condition: "true",
+            outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)")],
+            is_scheduled: true,
+        },
+    ),
+    (
+        r#"{"aggregations": [{"field": "v", "function": ["sum", "mean", "count"]}, {"field": "n", "function": "sum"}, {"function": "count"}]}"#,
+        Watched {
+            name: "m_month",
+            bucket: Some(("1mo", "time")),
+            groups: Groups::Columns(&[]),
+            condition: "true",
+            outputs: &[
+                ("v_sum", "sum(v)"),
+                ("v_mean", "mean(v)"),
+                ("v_count", "count(v)"),
+                ("n_sum", "sum(n)"),
+                ("count", "count(*)"),
+            ],
+            is_scheduled: true,
+        },
+    ),
+    (
+        r#"{"where": "v > 0.75"}"#,
+        Watched {
+            name: "some_1h",
+            bucket: Some(("1h", "time")),
+            groups: Groups::Columns(&["dc"]),
+            condition: "v > 0.75",
+            outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
+            is_scheduled: true,
+        },
+    ),
+];
+
 impl Watched {
     fn groups(&self, columns: &[&'static str]) -> Vec<&'static str> {
         match self.groups {
@@ -244,12 +291,21 @@ impl Watched {
         format!("SELECT {} FROM {}", selected.join(", "), self.name)
     }
 
-    /// The same query over points.
-    pub(crate) fn direct(&self, points: &str, columns: &[&'static str]) -> String {
+    /// The same query over points; outputs that are valid from some time on only are NULL before.
+    pub(crate) fn direct(
+        &self,
+        points: &str,
+        columns: &[&'static str],
+        valid_from: &BTreeMap<String, Timestamp>,
+    ) -> String {
         let bucket = self.bucket.map(|(width, time)| format!("time_bucket('{width}', {time})"));
+        let start = bucket.clone().unwrap_or_default();
         let groups = self.groups(columns).into_iter().map(str::to_owned);
         let keys: Vec<String> = bucket.into_iter().chain(groups).collect();
-        let outputs = self.outputs.iter().map(|(_, expression)| (*expression).to_owned());
+        let outputs = self.outputs.iter().map(|(name, expression)| match valid_from.get(*name) {
+            None => (*expression).to_owned(),
+            Some(from) => format!("CASE WHEN {start} >= '{from}' THEN {expression} END"),
+        });
         let selected: Vec<String> = keys.iter().cloned().chain(outputs).collect();
         let grouping = match keys.is_empty() {
             true => String::new(),

@@ -14,6 +14,7 @@ mod compile;
 mod error;
 mod hierarchy;
 mod interval;
+mod meaning;
 mod name;
 mod refresh;
 pub mod resolve;
@@ -31,6 +32,7 @@ pub(crate) use compile::span;
 pub use error::{DefinitionError, Step};
 pub use hierarchy::compile_all;
 
+pub(crate) use meaning::Meaning;
 pub(crate) use name::{checked_name, set_name};
 pub use refresh::Refresh;
 pub use resolve::{GroupColumn, LeftOut, Output, Resolved, SourceColumns};

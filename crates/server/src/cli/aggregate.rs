@@ -38,6 +38,12 @@ enum AggregateCommand {
     Show { name: String },
     /// Create one from a file that holds an entry of a rule file, YAML or JSON
     Create { file: PathBuf },
+    /// Change one to what a file says, see create; the old one answers until the new one is built
+    Change { file: PathBuf },
+    /// Take back the last change or drop, while `aggregation.undo_window` lasts
+    Undo { name: String },
+    /// Give one another name; those that read it follow
+    Rename { name: String, to: String },
     /// Recompute what is stale, or a range of time
     Refresh {
         /// Whose buckets; none: those of all aggregates
@@ -78,6 +84,19 @@ pub(super) fn run(flags: &AggregateFlags) -> anyhow::Result<()> {
         AggregateCommand::Create { file } => {
             let rule = Payload::Json(read_rule(file)?);
             print_json(&client.json("POST", PATH, &query, rule)?)
+        }
+        AggregateCommand::Change { file } => {
+            let rule = read_rule(file)?;
+            let name = rule["name"].as_str().unwrap_or_default().to_owned();
+            print_json(&client.json("PUT", &path(&name), &query, Payload::Json(rule))?)
+        }
+        AggregateCommand::Undo { name } => {
+            let path = format!("{}/undo", path(name));
+            print_json(&client.json("POST", &path, &query, Payload::None)?)
+        }
+        AggregateCommand::Rename { name, to } => {
+            let (path, to) = (format!("{}/rename", path(name)), json!({ "to": to }));
+            print_json(&client.json("POST", &path, &query, Payload::Json(to))?)
         }
         AggregateCommand::Refresh { names, from, to } => {
             let (path, body) = refresh(names, from.as_deref().zip(to.as_deref()))?;

@@ -21,10 +21,12 @@ pub(super) fn routes() -> Router<Server> {
     Router::new()
         .route("/api/v1/aggregates", get(list).post(create))
         .route("/api/v1/aggregates/refresh", post(refresh_many))
-        .route("/api/v1/aggregates/{name}", get(show).delete(remove))
+        .route("/api/v1/aggregates/{name}", get(show).put(change).delete(remove))
         .route("/api/v1/aggregates/{name}/enable", post(enable))
         .route("/api/v1/aggregates/{name}/disable", post(disable))
         .route("/api/v1/aggregates/{name}/refresh", post(refresh))
+        .route("/api/v1/aggregates/{name}/rename", post(rename))
+        .route("/api/v1/aggregates/{name}/undo", post(undo))
         .route("/api/v1/aggregates/{name}/watermark", put(set_watermark))
 }
 
@@ -103,6 +105,62 @@ pub(super) async fn register(
         let mut members = app.aggregates.list(&database)?;
         members.retain(|member| member.name.starts_with(&prefix));
         Ok((status, Json(json!({ "aggregates": members }))).into_response())
+    })
+    .await
+}
+
+/// Gives an aggregate another definition; the old one answers until the new one is built.
+async fn change(
+    app: App,
+    Path(name): Path<String>,
+    Scope(database): Scope,
+    JsonBody(body): JsonBody<Value>,
+) -> Result<Json<AggregateStatus>, Refusal> {
+    let mut rule = rule_of(body)?;
+    if rule.name.is_empty() {
+        rule.name.clone_from(&name);
+    }
+    if rule.name != name || rule.set.is_some() {
+        let other = if rule.set.is_some() { "a set" } else { &rule.name };
+        let message = format!(
+            "the body defines {other}, the path names {name}; POST .../{name}/rename renames"
+        );
+        return Err(Refusal::invalid(message));
+    }
+    run_to_end(async move {
+        app.aggregates.change(&database, rule).await?;
+        Ok(Json(app.aggregates.get(&database, &name)?))
+    })
+    .await
+}
+
+async fn undo(
+    app: App,
+    Path(name): Path<String>,
+    Scope(database): Scope,
+) -> Result<Json<AggregateStatus>, Refusal> {
+    run_to_end(async move {
+        app.aggregates.undo(&database, &name).await?;
+        Ok(Json(app.aggregates.get(&database, &name)?))
+    })
+    .await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewName {
+    to: String,
+}
+
+async fn rename(
+    app: App,
+    Path(name): Path<String>,
+    Scope(database): Scope,
+    JsonBody(NewName { to }): JsonBody<NewName>,
+) -> Result<Json<AggregateStatus>, Refusal> {
+    run_to_end(async move {
+        app.aggregates.rename(&database, &name, &to).await?;
+        Ok(Json(app.aggregates.get(&database, &to)?))
     })
     .await
 }
@@ -223,7 +281,7 @@ async fn refresh_many(
 /// Names of the aggregates that can be refreshed.
 fn attached(app: &App, database: &str) -> Result<Vec<String>, Refusal> {
     let all = app.aggregates.list(database)?.into_iter();
-    Ok(all.filter(|one| one.status != "detached").map(|one| one.name).collect())
+    Ok(all.filter(|one| one.is_attached).map(|one| one.name).collect())
 }
 
 #[derive(Debug, Deserialize)]

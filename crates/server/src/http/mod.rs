@@ -10,6 +10,7 @@ mod downsampling;
 mod health;
 mod influxql;
 mod maintenance;
+mod measurements;
 mod params;
 mod query_sql;
 mod rules;
@@ -71,6 +72,7 @@ pub fn router(server: Server) -> Router {
         .merge(health::routes())
         .merge(influxql::routes())
         .merge(maintenance::routes())
+        .merge(measurements::routes())
         .merge(query_sql::routes())
         .merge(rules::routes())
         .merge(segments::routes())

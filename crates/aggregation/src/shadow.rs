@@ -1,0 +1,249 @@
+//! Building changed definitions beside those in force, and letting them take over.
+//!
+//! A shadow is refreshed like any aggregate, by the same scheduler, against the catalogue in which
+//! all shadows stand in for what they shadow. Once it has every closed bucket, and every bucket that
+//! the old one has stored, one commit makes it the one in force.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
+use highwater_storage::{Commit, Edit, guarded};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::catalog::{
+    Aggregate, Progress, definition_key, progress_key, shadow_key, shadow_progress_key,
+};
+use crate::change::is_same;
+use crate::commits::Ready;
+use crate::definition::AggregateId;
+use crate::error::AggregationError;
+use crate::exact::{Reader, Wanted};
+use crate::materialization::{is_partial, names, replacement, rows_schema, stored_kind};
+use crate::plan::Occasion;
+use crate::refresh::{self, Computed};
+use crate::runtime::Aggregates;
+use crate::undo;
+
+/// How often it is looked whether something is to be built.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Copying more rows of sealed partials than this takes several commits.
+const ROWS_PER_COPY: u64 = 1_000_000;
+
+/// What a shadow has to compute: stale pieces of closed buckets and of those the old one has stored.
+fn wanted(reader: &Reader, shadow: &Aggregate) -> TimeRanges {
+    reader.plan(shadow, Occasion::Building).ranges()
+}
+
+/// End of the last bucket of a shadow that the old one has stored.
+pub(crate) fn stored_end(shadow: &Aggregate) -> Option<Timestamp> {
+    let stored = shadow.replaces()?.progress.applied.covered().hull()?;
+    Some(shadow.definition.pieces.bucket_of(stored.end).start)
+}
+
+/// Sealed ranges that a shadow still has to take over from the old one.
+fn to_copy(shadow: &Aggregate) -> TimeRanges {
+    let before = shadow.document.valid_from.values().max();
+    let (Some(old), Some(before)) = (shadow.replaces(), before) else { return TimeRanges::none() };
+    let sealed = old.progress.applied.covered().intersect(&TimeRange::before(*before).into());
+    sealed.subtract(&shadow.progress.applied.covered())
+}
+
+/// Whether a shadow can take over.
+pub(crate) fn is_built(reader: &Reader, shadow: &Aggregate) -> bool {
+    let missing = wanted(reader, shadow).subtract(&shadow.progress.applied.covered());
+    missing.is_empty() && to_copy(shadow).is_empty()
+}
+
+/// Share of what a shadow needs that it has, from 0 to 1.
+pub(crate) fn progress(reader: &Reader, shadow: &Aggregate) -> f64 {
+    let pieces = shadow.definition.pieces;
+    let missing = wanted(reader, shadow).union(&to_copy(shadow));
+    let missing = missing.subtract(&shadow.progress.applied.covered());
+    let (left, done) =
+        (pieces.count_buckets(&missing), pieces.count_buckets(&shadow.progress.applied.covered()));
+    if left == 0 { 1.0 } else { done as f64 / (left + done) as f64 }
+}
+
+/// Shadows that take over together: one and all that read it.
+fn families(reader: &Reader) -> BTreeMap<Arc<str>, Vec<Arc<Aggregate>>> {
+    let mut families: BTreeMap<Arc<str>, Vec<Arc<Aggregate>>> = BTreeMap::new();
+    for shadow in reader.catalog().iter().filter(|one| one.is_shadow()) {
+        let mut top = shadow;
+        while let Some(parent) = reader.catalog().parent(top).filter(|one| one.is_shadow()) {
+            top = parent;
+        }
+        families.entry(Arc::clone(top.name())).or_default().push(Arc::clone(shadow));
+    }
+    families
+}
+
+impl Aggregates {
+    /// Builds what is to be built, on the real clock, until told to stop.
+    pub(crate) async fn keep_building(&self, stop: &CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(look.tick()).await.is_some() {
+            let built = stop.run_until_cancelled(guarded(self.advance_shadows())).await;
+            if let Some(Err(error)) = built {
+                error!(error = &error as &dyn std::error::Error, "building a definition failed");
+            }
+        }
+    }
+
+    /// Goes on building what is being built, and lets take over what is complete. Returns how many
+    /// things were done.
+    pub(crate) async fn advance_shadows(&self) -> Result<usize, AggregationError> {
+        let mut steps = 0;
+        for database in self.databases() {
+            for ids in self.shadows_due(&database)?.into_values() {
+                for id in &ids {
+                    steps += self.copy_sealed(id).await?;
+                }
+                steps += self.refresh_together(ids, Occasion::Building).await?.len();
+            }
+            steps += self.take_over(&database).await?;
+        }
+        Ok(steps)
+    }
+
+    /// What is being built and did not fail just now, sources first.
+    fn shadows_due(
+        &self,
+        database: &Arc<str>,
+    ) -> Result<BTreeMap<usize, Vec<AggregateId>>, AggregationError> {
+        let now = self.now();
+        let reader = self.reader(database)?.next();
+        let schedules = self.schedules().lock();
+        let mut due: BTreeMap<usize, Vec<AggregateId>> = BTreeMap::new();
+        for shadow in reader.catalog().iter().filter(|one| one.is_shadow()) {
+            if schedules.may_run(&shadow.run_id(), now) {
+                let depth = reader.catalog().depth(shadow);
+                due.entry(depth).or_default().push(shadow.id().clone());
+            }
+        }
+        Ok(due)
+    }
+
+    /// Copies the sealed partials that a shadow keeps, in bounded steps. Returns how many.
+    async fn copy_sealed(&self, id: &AggregateId) -> Result<usize, AggregationError> {
+        let mut steps = 0;
+        loop {
+            let _running = self.lock_refreshes().await;
+            let reader = self.reader(&id.database)?;
+            let Some(shadow) = reader.catalog().shadow(&id.name) else { return Ok(steps) };
+            let Some(times) = next_copy(&reader, shadow) else { return Ok(steps) };
+            let copy = copied(&reader, shadow, &times).await?;
+            let aggregate = Arc::clone(shadow);
+            let copy = Ready { reader: reader.next(), aggregate, computed: copy };
+            refresh::commit(self.engine(), vec![copy]).await?;
+            steps += 1;
+        }
+    }
+
+    /// Lets every family of shadows that is complete take over, each in one commit.
+    async fn take_over(&self, database: &Arc<str>) -> Result<usize, AggregationError> {
+        let mut count = 0;
+        let names: Vec<Arc<str>> = families(&self.reader(database)?.next()).into_keys().collect();
+        for name in names {
+            let _running = self.lock_refreshes().await;
+            let reader = self.reader(database)?.next();
+            let Some(family) = families(&reader).remove(&name) else { continue };
+            if !family.iter().all(|shadow| is_built(&reader, shadow)) {
+                continue;
+            }
+            let until = self.undo_until();
+            self.engine().commit(swap(&reader, &family, until)?).await?;
+            count += 1;
+            for shadow in family {
+                self.schedules().lock().wake(shadow.id());
+                info!(aggregate = %shadow.id(), version = shadow.document.version, "changed");
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// The commit that puts shadows in the place of what they shadow, which can be undone until `until`.
+fn swap(
+    reader: &Reader,
+    family: &[Arc<Aggregate>],
+    until: Option<Timestamp>,
+) -> Result<Commit, AggregationError> {
+    let version = reader.session().version();
+    let mut commit = Commit::default();
+    let replaced: Vec<&Arc<Aggregate>> = family.iter().filter_map(|one| one.replaces()).collect();
+    for shadow in family {
+        let id = shadow.id();
+        let own = [shadow_key(id), shadow_progress_key(id)];
+        let theirs = [definition_key(id), progress_key(id)];
+        for key in own.iter().chain(&theirs) {
+            commit.expect_documents.push((key.clone(), version.document(key).cloned()));
+        }
+        for (from, to) in own.into_iter().zip(theirs) {
+            let text = version.document(&from).cloned();
+            commit.edits.push(Edit::PutDocument { key: to, text });
+            commit.edits.push(Edit::PutDocument { key: from, text: None });
+        }
+    }
+    commit.edits.extend(undo::remembered(reader, &replaced, until)?);
+    Ok(commit)
+}
+
+/// The newest sealed range to copy next: whole days of the old one's stored partials.
+fn next_copy(reader: &Reader, shadow: &Aggregate) -> Option<TimeRanges> {
+    let left = to_copy(shadow);
+    let old = shadow.replaces()?;
+    let stored = reader.session().version().measurement(&old.stored());
+    let mut rows: BTreeMap<Timestamp, u64> = BTreeMap::new();
+    for segment in stored.into_iter().flat_map(|stored| stored.segments()) {
+        *rows.entry(segment.times.start.start_of_day()).or_default() += segment.rows;
+    }
+    let mut days: VecDeque<(Timestamp, u64)> = rows.into_iter().collect();
+    let mut from = left.hull()?.start;
+    let (mut count, end) = (0, left.hull()?.end);
+    while let Some((day, rows)) = days.pop_back() {
+        count += if day < end { rows } else { 0 };
+        let is_cut = count >= ROWS_PER_COPY && shadow.definition.pieces.is_boundary(day);
+        if is_cut && day < end && day > from {
+            from = day;
+            break;
+        }
+    }
+    let times = left.intersect(&TimeRange::new(from, end).into());
+    (!times.is_empty()).then_some(times)
+}
+
+/// The old one's stored partials of `times`, as those of the shadow.
+async fn copied(
+    reader: &Reader,
+    shadow: &Aggregate,
+    times: &TimeRanges,
+) -> Result<Computed, AggregationError> {
+    let wanted = reader.next().resolve(shadow)?;
+    let mut progress = Progress::clone(&shadow.progress);
+    let Some(old) = shadow.replaces() else { return Ok(Computed::of(None, progress)) };
+    let resolved = reader.resolve(old)?;
+    let is_kept = |at: &usize| {
+        let output = &resolved.outputs[*at];
+        wanted.outputs.iter().any(|one| is_same(one, output))
+    };
+    let kept: Vec<usize> = (0..resolved.outputs.len()).filter(is_kept).collect();
+    let kept_names = names(&resolved, &kept);
+    let columns = rows_schema(old, &resolved);
+    let columns = columns.columns().filter(|c| !is_partial(c) || kept_names.contains(&*c.name));
+    let schema = Schema::of(columns);
+    let plan = reader.stored(old, &resolved, &kept, &Wanted::at(times.clone()))?;
+    for range in times.iter() {
+        for (part, seq) in old.progress.applied.parts(range) {
+            progress.applied.set(part, seq);
+        }
+    }
+    let (batches, _) = refresh::run(reader, plan, &schema).await?;
+    let kind = stored_kind(reader.session().version(), shadow, &resolved);
+    let times = (times, &TimeRanges::none());
+    let copy = replacement((shadow.stored(), kind), &resolved, &schema, times, &batches)?;
+    Ok(Computed::of(Some(copy), progress))
+}
