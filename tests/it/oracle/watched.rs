@@ -226,10 +226,13 @@ pub(crate) const WATCHED: [Watched; 14] = [
     },
 ];
 
-/// Other definitions of some of them, with the change to the rule that makes them: other buckets under
-/// three levels, other buckets of a time zone, more outputs, and other points.
+/// Other definitions of some of them, with the change to the rule that makes them: an output that all
+/// levels above inherit, other buckets of a time zone, more outputs, and other points.
 pub(crate) const CHANGED: [(&str, Watched); 4] = [
-    (r#"{"interval": "5m"}"#, by_host("m_1m", "5m")),
+    (
+        r#"{"aggregations": [{"function": "count"}, {"field": "v", "function": ["count", "sum", "mean", "min", "max", "first", "last", "stddev", "p90", "distinct", "last_time"]}, {"field": "n", "function": ["sum", "mean", "min", "first", "last", "max"]}]}"#,
+        by_host("m_1m", "1m"),
+    ),
     (
         r#"{"interval": "2h"}"#,
         Watched {
