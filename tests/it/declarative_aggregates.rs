@@ -170,6 +170,31 @@ fn s000_08_strategy_on_demand() {
 }
 
 #[test]
+fn s000_11_storage_durable() {
+    let retention = "    retention: [{measurement: orders, keep: 7d}]\n";
+    let rules = format!("{}{retention}", rules("{strategy: realtime}", 100));
+    let mut server = with_rules(&rules);
+    server.clock("2024-01-03T00:00:00Z");
+    server.w("s", D0);
+    server.drain();
+    let all = || {
+        [
+            "SELECT status,count,revenue FROM order_stats.total_by_status ORDER BY status",
+            "SELECT time,count,revenue FROM order_stats.daily_totals ORDER BY time",
+            "SELECT * FROM order_stats.top_customers",
+        ]
+    };
+    let before = all().map(|sql| server.q(sql));
+    server.clock("2024-02-01T00:00:00Z");
+    server.drain();
+    server.kill9();
+    server.clock("2024-02-01T00:00:00Z");
+    assert_eq!(server.q("SELECT count(*) AS n FROM orders"), "0");
+    assert_eq!(all().map(|sql| server.q(sql)), before);
+    assert_eq!(all().map(|sql| server.qm(sql)), before);
+}
+
+#[test]
 fn s000_13_refresh_all_some_or_one() {
     let server = orders("{strategy: on_demand}", 100);
     let Reply { status, body, .. } = server.json(

@@ -242,6 +242,7 @@ pub(crate) const CHANGED: [(&str, Watched); 4] = [
             condition: "true",
             outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)")],
             is_scheduled: true,
+            is_realtime: false,
         },
     ),
     (
@@ -259,6 +260,7 @@ pub(crate) const CHANGED: [(&str, Watched); 4] = [
                 ("count", "count(*)"),
             ],
             is_scheduled: true,
+            is_realtime: false,
         },
     ),
     (
@@ -270,6 +272,7 @@ pub(crate) const CHANGED: [(&str, Watched); 4] = [
             condition: "v > 0.75",
             outputs: &[("v_sum", "sum(v)"), ("v_count", "count(v)"), ("top", "max(n)")],
             is_scheduled: true,
+            is_realtime: false,
         },
     ),
 ];
