@@ -8,7 +8,8 @@
 //! progress in the manifest), `exact` (exact reads as plans), `touched` (which groups changed),
 //! `freshness` (what may be used of what is stored), `table` (aggregates in SQL), `refresh`;
 //! `schedule` (when something is due), `steps`, `lanes`, `queue`, `commits`, and `scheduler`, which puts
-//! these together; `expiry` with `clock_guard`, `registry`, `dropping`, `quarantine`, and [`runtime`],
+//! these together; `expiry` with `clock_guard`, `registry`, `rule_plan` with `estimate` (what rule
+//! files would do), `dropping`, `quarantine`, and [`runtime`],
 //! the handle over all of it.
 
 pub mod applied;
@@ -18,6 +19,7 @@ mod commits;
 pub mod definition;
 mod dropping;
 mod error;
+mod estimate;
 mod exact;
 mod expiry;
 mod extension;
@@ -35,6 +37,7 @@ mod queue;
 mod refresh;
 mod registry;
 pub mod retention;
+mod rule_plan;
 pub mod rules;
 pub mod runtime;
 mod schedule;
@@ -52,10 +55,12 @@ pub use applied::Applied;
 pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
 pub use error::AggregationError;
+pub use estimate::Estimate;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
 pub use status::{AggregateStatus, ColumnStatus};

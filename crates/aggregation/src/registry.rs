@@ -155,7 +155,7 @@ fn database_edits(reader: &Reader, database: &Arc<str>, wanted: &DatabaseRules) 
 }
 
 /// Definitions that are new or changed, and those to detach.
-fn aggregate_edits(
+pub(crate) fn aggregate_edits(
     reader: &Reader,
     database: &Arc<str>,
     wanted: &DatabaseRules,
@@ -226,7 +226,7 @@ fn check_sources(
     Ok(())
 }
 
-fn resolved(
+pub(crate) fn resolved(
     reader: &Reader,
     definition: &Definition,
     declared: &[MeasurementRule],
@@ -254,7 +254,11 @@ fn resolved(
 }
 
 /// The columns of a measurement, and those that are about to be declared.
-fn schema_of(reader: &Reader, id: &MeasurementId, declared: &[MeasurementRule]) -> Schema {
+pub(crate) fn schema_of(
+    reader: &Reader,
+    id: &MeasurementId,
+    declared: &[MeasurementRule],
+) -> Schema {
     let stored = reader.session().version().measurement(id);
     let declared = declared.iter().filter(|rule| rule.name == id.measurement);
     let mut schema = stored.map_or_else(Schema::default, |stored| Schema::clone(stored.schema()));
