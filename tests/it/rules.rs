@@ -7,7 +7,7 @@ use highwater_tests::TestServer;
 use serde_json::{Value, json};
 
 use crate::cli::{run, stdout};
-use crate::{aggregate, launch, server, with_rules};
+use crate::{aggregate, launch, with_rules};
 
 const HOURLY: &str = "\
 databases:
@@ -15,6 +15,11 @@ databases:
     aggregates:
       - {name: cpu_1h, source: cpu, interval: 1h, group_by: [host], aggregations: [{field: usage, function: mean}]}
 ";
+
+/// A fresh server without a rules folder.
+fn server() -> TestServer {
+    launch().without_rules().start()
+}
 
 /// Two hosts, a point a minute for two hours.
 fn points() -> String {
@@ -25,12 +30,12 @@ fn points() -> String {
 
 fn plan(server: &TestServer, text: &str) -> Value {
     let files = json!([{ "name": "a.yml", "text": text }]);
-    server.post_json("/api/v1/rules/plan", &json!({ "files": files })).expect(200).json()
+    server.json("POST", "/api/v1/rules/plan", &json!({ "files": files })).expect(200).json()
 }
 
 fn apply(server: &TestServer, text: &str) {
     let files = json!([{ "name": "a.yml", "text": text }]);
-    server.post_json("/api/v1/rules/apply", &json!({ "files": files })).expect(200);
+    server.json("POST", "/api/v1/rules/apply", &json!({ "files": files })).expect(200);
 }
 
 fn actions(plan: &Value) -> Vec<String> {
@@ -143,7 +148,7 @@ fn plan_apply_and_diff_from_the_command_line() {
     assert_eq!(other.status.code(), Some(1));
     let text = String::from_utf8(other.stdout).unwrap();
     assert!(text.starts_with("--- server t.cpu_1h\n+++ files t.cpu_1h\n@@ "), "{text}");
-    assert!(text.contains("- mean\n") && text.contains("- max\n"), "{text}");
+    assert!(text.contains("-    function: mean\n+    function: max\n"), "{text}");
     assert_eq!(rules(&server, "databases: [", diff).status.code(), Some(2));
     assert_eq!(server.q("SELECT count(*) FROM cpu_1h"), "4");
 }
@@ -163,7 +168,8 @@ fn a_rules_folder_is_the_truth() {
     assert_eq!(actions(&own), ["unchanged cpu_1h"]);
     let other = HOURLY.replace("cpu_1h", "cpu_60m");
     let files = json!([{ "name": "a.yml", "text": other }]);
-    let refused = server.post_json("/api/v1/rules/apply", &json!({ "files": files })).expect(409);
+    let refused =
+        server.json("POST", "/api/v1/rules/apply", &json!({ "files": files })).expect(409);
     assert!(refused.error().contains("rules at every start"), "{}", refused.error());
     let force = rules(&server, &other, |dir| {
         ["apply", "--yes", "--force", "--rules", dir].map(str::to_owned).to_vec()
@@ -173,7 +179,7 @@ fn a_rules_folder_is_the_truth() {
     server.restart();
     assert_eq!(aggregate(&server, "cpu_1h")["status"], "active");
     assert_eq!(aggregate(&server, "cpu_60m")["status"], "detached");
-    let nothing = launch().start();
+    let nothing = self::server();
     assert!(nothing.post("/api/v1/rules/reload").expect(400).error().contains("--rules"));
 }
 
