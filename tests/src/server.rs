@@ -26,6 +26,7 @@ pub struct Launch {
     binary: PathBuf,
     folder: TempDir,
     data: PathBuf,
+    has_rules: bool,
     manual_clock: bool,
     flags: Vec<String>,
     variables: Vec<(String, String)>,
@@ -52,6 +53,7 @@ impl Launch {
             binary: binary.into(),
             data: folder.path().join("data"),
             folder,
+            has_rules: true,
             manual_clock: true,
             flags: Vec::new(),
             variables: Vec::new(),
@@ -69,6 +71,13 @@ impl Launch {
     #[must_use]
     pub fn data(mut self, folder: &Path) -> Self {
         self.data = folder.to_owned();
+        self
+    }
+
+    /// Without a folder of rules.
+    #[must_use]
+    pub fn without_rules(mut self) -> Self {
+        self.has_rules = false;
         self
     }
 
@@ -142,7 +151,9 @@ impl Launch {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--http", "127.0.0.1:0", "--data"]).arg(self.data_folder());
-        command.arg("--rules").arg(self.rules_folder());
+        if self.has_rules {
+            command.arg("--rules").arg(self.rules_folder());
+        }
         if self.manual_clock {
             command.arg("--manual-clock");
         }

@@ -29,7 +29,8 @@ pub(crate) fn check_sources<'a>(
     Ok(known)
 }
 
-fn resolved(
+/// The groups and outputs of a definition; `known` are those of definitions that it may read.
+pub(crate) fn resolved(
     reader: &Reader,
     definition: &Definition,
     declared: &[MeasurementRule],
@@ -57,7 +58,11 @@ fn resolved(
 }
 
 /// The columns of a measurement, and those that are about to be declared.
-fn schema_of(reader: &Reader, id: &MeasurementId, declared: &[MeasurementRule]) -> Schema {
+pub(crate) fn schema_of(
+    reader: &Reader,
+    id: &MeasurementId,
+    declared: &[MeasurementRule],
+) -> Schema {
     let stored = reader.session().version().measurement(id);
     let declared = declared.iter().filter(|rule| rule.name == id.measurement);
     let mut schema = stored.map_or_else(Schema::default, |stored| Schema::clone(stored.schema()));

@@ -9,7 +9,8 @@
 //! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `registry`,
-//! `shadow` (changed definitions built aside), `undo`, `dropping`, `quarantine`, and [`runtime`], the handle
+//! `shadow` (changed definitions built aside), `undo`, `rule_plan` with `estimate` (what rule files would do),
+//! `dropping`, `quarantine`, and [`runtime`], the handle
 //! over all of it.
 
 pub mod applied;
@@ -20,6 +21,7 @@ mod commits;
 pub mod definition;
 mod dropping;
 mod error;
+mod estimate;
 mod exact;
 mod expiry;
 mod extension;
@@ -39,6 +41,7 @@ mod refresh;
 mod registry;
 mod renaming;
 pub mod retention;
+mod rule_plan;
 pub mod rules;
 pub mod runtime;
 mod schedule;
@@ -61,10 +64,12 @@ pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
 pub use dropping::Readers;
 pub use error::AggregationError;
+pub use estimate::Estimate;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
 pub use status::{AggregateStatus, BuildingStatus, ColumnStatus, PreviousStatus};

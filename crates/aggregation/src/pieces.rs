@@ -123,6 +123,15 @@ impl Pieces {
         buckets
     }
 
+    /// How many pieces `ranges` touch; takes time as [`Pieces::count_buckets`] does. Where midnights
+    /// cut buckets, those that a boundary cuts again are counted once.
+    pub fn count(self, ranges: &TimeRanges) -> u64 {
+        match self.cut_at_midnights {
+            true => Pieces::of(None).count_buckets(ranges),
+            false => self.count_buckets(ranges),
+        }
+    }
+
     /// The last instant not after `at` that is both a piece boundary and a UTC midnight, or
     /// `floor` if there is none after it: raw points may expire up to there without tearing a
     /// piece.

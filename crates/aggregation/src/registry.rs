@@ -228,7 +228,7 @@ fn database_edits(reader: &Reader, database: &Arc<str>, wanted: &DatabaseRules) 
 }
 
 /// Definitions that are new or changed, and those to detach.
-fn aggregate_edits(
+pub(crate) fn aggregate_edits(
     reader: &Reader,
     database: &Arc<str>,
     wanted: &DatabaseRules,

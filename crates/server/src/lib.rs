@@ -3,13 +3,14 @@
 //! How anything is computed lives in the crates below; here bytes become calls and answers become
 //! bytes. Reading order: [`cli`] (where a process starts), [`settings`], [`serve`] (bind, open,
 //! run, stop), [`app`] (the wiring), [`http`] (one resource per file), [`line_protocol`] (bytes to
-//! points), [`queries`] (how many run at once), `memory` (how much of it there is), [`rules`] (the folder of rule files), [`import`] (files to a server), [`export`] (and back), [`formats`] (rows to text), [`respond`] (errors to
+//! points), [`queries`] (how many run at once), `memory` (how much of it there is), [`rules`] (the folder of rule files), `fixture` (tests of rules), `text_diff`, [`import`] (files to a server), [`export`] (and back), [`formats`] (rows to text), [`respond`] (errors to
 //! statuses), [`telemetry`].
 
 pub mod app;
 pub mod cli;
 pub mod demo;
 pub mod export;
+mod fixture;
 pub mod formats;
 pub mod http;
 pub mod import;
@@ -21,4 +22,5 @@ pub mod rules;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+mod text_diff;
 pub mod threads;

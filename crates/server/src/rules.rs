@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater_aggregation::{
-    AggregateRule, Aggregates, AggregationError, AppliedRules, Origin, Rules,
+    AggregateRule, Aggregates, AggregationError, AppliedRules, Origin, RulePlan, Rules,
 };
 use highwater_core::ErrorKind;
 
@@ -64,13 +64,38 @@ pub async fn apply_folder(
     aggregates: &Aggregates,
     folder: &Path,
 ) -> Result<AppliedRules, RulesError> {
-    let rules = Rules::load_beside(read_folder(folder)?, &made_by_requests(aggregates)?)
+    apply_files(aggregates, read_folder(folder)?).await
+}
+
+/// Makes the rules of files, given as name and text, those in force, all of them or none.
+///
+/// # Errors
+/// [`RulesError::Aggregation`]
+pub async fn apply_files(
+    aggregates: &Aggregates,
+    files: Vec<(String, String)>,
+) -> Result<AppliedRules, RulesError> {
+    let rules = Rules::load_beside(files, &made_by_requests(aggregates)?)
         .map_err(AggregationError::Rules)?;
     let applied = aggregates.apply_rules(&rules).await?;
     let AppliedRules { added, changed, detached, .. } = &applied;
     let (added, changed, detached) = (added.len(), changed.len(), detached.len());
     tracing::info!(added, changed, detached, "applied the rule files");
     Ok(applied)
+}
+
+/// What [`apply_files`] would do; changes nothing.
+///
+/// # Errors
+/// [`RulesError::Aggregation`] if what is stored cannot be read; wrong rules are part of the plan.
+pub async fn plan_files(
+    aggregates: &Aggregates,
+    files: Vec<(String, String)>,
+) -> Result<RulePlan, RulesError> {
+    match Rules::load_beside(files, &made_by_requests(aggregates)?) {
+        Ok(rules) => Ok(aggregates.plan_rules(&rules).await?),
+        Err(problems) => Ok(RulePlan::refused(problems)),
+    }
 }
 
 /// Aggregates that rule files may read although no rule file has them.

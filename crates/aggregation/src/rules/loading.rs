@@ -10,7 +10,7 @@ use highwater_storage::RetentionRule;
 
 use super::file::{self, DatabaseFile, MeasurementFile, RetentionFile};
 use super::place::Outline;
-use super::{MeasurementRule, Rules, set};
+use super::{MeasurementRule, Place, Rules, set};
 use crate::definition::{
     AggregateRule, Definition, DefinitionError, Step, checked_name, compile_all, span,
 };
@@ -216,7 +216,11 @@ impl Loading {
         let is_it = |(database, rule): &(Arc<str>, AggregateRule)| {
             *database == id.database && *rule.name == *id.name
         };
-        if self.aggregates[..self.origins.len()].iter().any(is_it) {
+        if let Some(position) = self.aggregates[..self.origins.len()].iter().position(is_it) {
+            if let Some((file, outline)) = self.files.get(self.origins[position].file) {
+                let line = outline.line_of(&self.origins[position].path);
+                self.rules.places.insert(id.clone(), Place { file: Arc::clone(file), line });
+            }
             let rules = self.rules.databases.entry(Arc::clone(&id.database)).or_default();
             rules.definitions.push(definition);
         }

@@ -22,7 +22,7 @@ pub use builder::DownsampleBuilder;
 pub use changes::{Changed, Changes};
 pub use downsampling::DownsamplingRule;
 
-use crate::definition::{AggregateRule, Definition, DefinitionError};
+use crate::definition::{AggregateId, AggregateRule, Definition, DefinitionError};
 use loading::Loading;
 
 /// The rules of all files.
@@ -30,6 +30,17 @@ use loading::Loading;
 pub struct Rules {
     /// Rules by the name of their database.
     pub databases: BTreeMap<Arc<str>, DatabaseRules>,
+    /// Where the aggregates stand.
+    pub places: BTreeMap<AggregateId, Place>,
+}
+
+/// Where in the rule files something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the file.
+    pub file: Arc<str>,
+    /// Line in it, counted from 1.
+    pub line: Option<u64>,
 }
 
 /// The rules of one database.

@@ -153,12 +153,5 @@ fn table(answer: &Value) -> String {
     let header = KEYS.map(str::to_owned).to_vec();
     let rows = answer["aggregates"].as_array().into_iter().flatten();
     let rows = rows.map(|row| KEYS.iter().map(|key| cell(&row[*key])).collect());
-    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..KEYS.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+    super::aligned(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
 }

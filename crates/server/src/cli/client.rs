@@ -15,6 +15,7 @@ pub(crate) struct Host {
     /// The server to talk to
     #[arg(
         long,
+        visible_alias = "server",
         value_name = "URL",
         env = "HIGHWATER_HOST",
         default_value = "http://127.0.0.1:8086",

@@ -2,7 +2,7 @@
 //! else talks to one over HTTP.
 //!
 //! Exit codes: 0 it worked, 1 it did not (the server said no, a rule file is wrong), 2 the command
-//! line makes no sense.
+//! line makes no sense. `rules plan` and `rules diff` have codes of their own, see [`rules`].
 
 mod aggregate;
 mod backup;
@@ -51,7 +51,7 @@ enum Command {
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
     Aggregate(aggregate::AggregateFlags),
-    /// Check rule files
+    /// Check, test, plan and apply rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
     /// Copy what a running server holds into a folder; again and only what is new is copied
@@ -72,6 +72,7 @@ enum Command {
 /// Runs the command of this process's arguments; the exit code says how it went.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Rules(command) => return exit_code(rules::run(&command)),
         Command::Demo(flags) => demo::run(&flags),
         Command::Serve(flags) => serve::run(&flags),
         Command::Write(flags) => write::run(&flags),
@@ -79,7 +80,6 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
-        Command::Rules(command) => rules::run(&command),
         Command::Backup(flags) => backup::run(&flags),
         Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),
@@ -87,8 +87,12 @@ pub fn run() -> ExitCode {
         Command::Inspect(flags) => inspect::run(&flags),
         Command::Config(command) => config::run(&command),
     };
+    exit_code(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("highwater: {error:#}");
             ExitCode::FAILURE
@@ -102,6 +106,19 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
+}
+
+/// Rows of cells in columns, one line each.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let length = |cell: &String| cell.chars().count();
+    let widest = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(length).max();
+    let widths: Vec<usize> = (0..columns).map(|at| widest(at).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// "1 file", "2,000 files".

@@ -1,13 +1,14 @@
-//! Where the points of a demo are.
+//! Where the points of a demo, or of a fixture, are.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 
 /// A data folder; a temporary one is removed with the value.
 #[derive(Debug)]
-pub(super) struct DataFolder {
+pub(crate) struct DataFolder {
     path: PathBuf,
     is_temporary: bool,
 }
@@ -16,8 +17,7 @@ impl DataFolder {
     /// The folder asked for, which has to be new or empty, or else a temporary one.
     pub(super) fn new(wanted: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = wanted else {
-            let path = std::env::temp_dir().join(format!("highwater-demo-{}", std::process::id()));
-            return Ok(DataFolder { path, is_temporary: true });
+            return DataFolder::temporary("demo");
         };
         ensure!(
             is_free(path)?,
@@ -27,7 +27,25 @@ impl DataFolder {
         Ok(DataFolder { path: path.to_owned(), is_temporary: false })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// A new temporary folder.
+    pub(crate) fn temporary(what: &str) -> anyhow::Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let name = format!("highwater-{what}-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(DataFolder { path, is_temporary: true }),
+                // Left behind by a process of the same number.
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => {
+                    return Err(e).with_context(|| format!("could not make {}", path.display()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -32,7 +32,7 @@ use clap::Args;
 
 use self::compare::Comparisons;
 use self::database::Database;
-use self::folder::DataFolder;
+pub(crate) use self::folder::DataFolder;
 use self::history::History;
 use self::live::Machine;
 pub(crate) use self::progress::is_bar_wanted;

@@ -35,6 +35,8 @@ use highwater_core::{ErrorKind, Stopwatch};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::write::write_lines;
+
 use self::connection::{ActiveRequest, Activity, Patience, PatientListener};
 use crate::app::Server;
 use crate::respond::Refusal;

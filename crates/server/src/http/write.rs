@@ -21,7 +21,7 @@ use self::dialect::{Dialect, Target};
 use self::lines::Refusals;
 use super::body;
 use crate::app::{App, Server};
-use crate::line_protocol::{Limits, Options, Parsed, parse_with};
+use crate::line_protocol::{Limits, Options, Parsed, Precision, parse_with};
 use crate::respond::Refusal;
 
 pub(super) fn routes() -> Router<Server> {
@@ -61,6 +61,25 @@ async fn write(
         Ok(refusals) if refusals.is_empty() => StatusCode::NO_CONTENT.into_response(),
         Ok(refusals) => dialect.refuse_lines(&refusals),
         Err(refusal) => dialect.refuse(refusal),
+    }
+}
+
+/// Stores all lines of a text, or none.
+///
+/// # Errors
+/// Why nothing is stored, as a sentence.
+pub(crate) async fn write_lines(
+    app: &App,
+    database: &Arc<str>,
+    precision: Precision,
+    lines: Bytes,
+) -> Result<(), String> {
+    let database = Arc::clone(database);
+    let target = Target { database, precision, mode: WriteMode::AllOrNothing };
+    match store(app, &target, lines).await {
+        Ok(refusals) if refusals.is_empty() => Ok(()),
+        Ok(refusals) => Err(refusals.in_a_sentence()),
+        Err(refusal) => Err(refusal.message),
     }
 }
 
