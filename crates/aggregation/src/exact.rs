@@ -76,11 +76,22 @@ impl Wanted {
 pub(crate) struct Reader {
     session: QuerySession,
     catalog: Arc<Catalog>,
+    trusts_stored: bool,
 }
 
 impl Reader {
     pub(crate) fn new(session: QuerySession, catalog: Arc<Catalog>) -> Self {
-        Reader { session, catalog }
+        Reader { session, catalog, trusts_stored: true }
+    }
+
+    /// The same, but whatever can be computed from points is: only what is sealed is taken as it
+    /// is stored.
+    pub(crate) fn distrusting(self) -> Self {
+        Reader { trusts_stored: false, ..self }
+    }
+
+    pub(crate) fn trusts_stored(&self) -> bool {
+        self.trusts_stored
     }
 
     pub(crate) fn session(&self) -> &QuerySession {
@@ -89,6 +100,14 @@ impl Reader {
 
     pub(crate) fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
+    }
+
+    /// The aggregate of that name.
+    pub(crate) fn find(&self, name: &str) -> Result<&Arc<Aggregate>, AggregationError> {
+        self.catalog.get(name).ok_or_else(|| AggregationError::NoSuchAggregate {
+            database: self.session.database().to_string(),
+            name: name.to_owned(),
+        })
     }
 
     /// The measurement at the root of the aggregate's chain, if points were ever written to it.

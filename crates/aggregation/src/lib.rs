@@ -12,15 +12,20 @@
 //! the handle over all of it.
 
 pub mod applied;
+mod audit;
+mod buckets;
 mod catalog;
 mod clock_guard;
 mod commits;
 pub mod definition;
+mod differences;
 mod dropping;
 mod error;
 mod exact;
 mod expiry;
+mod explain_bucket;
 mod extension;
+mod faults;
 mod filter;
 mod freshness;
 pub mod functions;
@@ -49,8 +54,10 @@ mod touched;
 pub mod watermark;
 
 pub use applied::Applied;
+pub use audit::AuditReport;
 pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
+pub use differences::Mismatch;
 pub use error::AggregationError;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;

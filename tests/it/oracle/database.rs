@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use highwater_aggregation::{Aggregates, AggregationSettings, Rules};
+use highwater_aggregation::{Aggregates, AggregationSettings, Mismatch, Rules};
 use highwater_core::{Clock, MeasurementId, MockClock, TimeRange, Timestamp};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
@@ -113,6 +113,11 @@ impl Database {
         if self.aggregates.plan_quarantine(path, true).await.unwrap().lost.is_empty() {
             self.aggregates.quarantine(path, true).await.unwrap();
         }
+    }
+
+    /// What of the stored partials is not what an audit computes, which has to be nothing.
+    pub(crate) async fn mismatches(&self, name: &str) -> Vec<Mismatch> {
+        self.aggregates.verify(DATABASE, name, None, false).await.unwrap().details
     }
 
     pub(crate) fn last_processed(&self, name: &str) -> Option<Timestamp> {
