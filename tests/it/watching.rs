@@ -205,6 +205,8 @@ fn s000_16_buckets_and_their_states() {
         "2024-01-01T01:00:00Z,stale,touched_later / 2024-01-01T04:00:00Z,stale,never_applied / \
          2024-01-02T00:00:00Z,open,never_applied"
     );
+    let oldest = server.metric("highwater_aggregation_oldest_stale_seconds{aggregate=\"cpu_1h\"}");
+    assert_eq!(oldest, Some(23.0 * 3600.0), "the bucket of one o'clock");
     let touched = "SELECT touched_seq > applied_seq FROM system.aggregate_buckets('cpu_1h', \
                    '2024-01-01T01:30:00Z', '2024-01-01T02:00:00Z')";
     assert_eq!(server.q(touched), "true");

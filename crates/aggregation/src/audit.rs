@@ -224,11 +224,12 @@ async fn compare(
     let (expected, points_scanned) = computing.computed(&wanted).await?;
     let suspects: BTreeSet<i64> = changed_pieces(&stored, &expected, times)?.into_iter().collect();
     if !suspects.is_empty() {
-        for one in differences(&computing, reader, &suspects, (&stored, &expected)).await? {
+        let found = differences(&computing, reader, &suspects, (&stored, &expected)).await?;
+        for one in &found.rows {
             rows += 1;
             pieces.extend(one.piece());
             if details.len() < MOST_DESCRIBED {
-                details.extend(one.described(&computing, reader, aggregate).await?);
+                details.extend(found.described(one, &computing, reader, aggregate).await?);
             }
         }
     }

@@ -46,7 +46,15 @@ pub(crate) struct Difference {
     expected: Option<RecordBatch>,
 }
 
-/// The rows of `pieces` (their starts) that differ, by piece and group.
+/// What differs.
+pub(crate) struct Differences {
+    /// By piece and group.
+    pub(crate) rows: Vec<Difference>,
+    /// The partial of no values, of every output.
+    nothing: Vec<Option<Vec<u8>>>,
+}
+
+/// The rows of `pieces` (their starts) that differ.
 ///
 /// A stored NULL stands for a partial of no values, as rows have it that were stored before a
 /// column existed.
@@ -55,9 +63,12 @@ pub(crate) async fn differences(
     reader: &Reader,
     pieces: &BTreeSet<i64>,
     (stored, expected): (&[RecordBatch], &[RecordBatch]),
-) -> Result<Vec<Difference>, AggregationError> {
+) -> Result<Differences, AggregationError> {
+    let nothing = partials_of_nothing(computing, reader).await?;
     let keys = computing.schema.arrow().fields().len() - computing.resolved.outputs.len();
-    let Some(first) = stored.first().or(expected.first()) else { return Ok(Vec::new()) };
+    let Some(first) = stored.first().or(expected.first()) else {
+        return Ok(Differences { rows: Vec::new(), nothing });
+    };
     let fields = first.schema();
     let fields = fields.fields()[..keys].iter().map(|f| SortField::new(f.data_type().clone()));
     let converter = RowConverter::new(fields.collect()).map_err(StorageError::from)?;
@@ -75,7 +86,6 @@ pub(crate) async fn differences(
             }
         }
     }
-    let nothing = partials_of_nothing(computing, reader).await?;
     let differs = |one: &Difference| match (&one.stored, &one.expected) {
         (Some(stored), Some(expected)) => (0..nothing.len()).any(|output| {
             let cell = |row| cell(row, keys + output).or(nothing[output].as_deref());
@@ -83,7 +93,7 @@ pub(crate) async fn differences(
         }),
         _ => true,
     };
-    Ok(found.into_values().filter(differs).collect())
+    Ok(Differences { rows: found.into_values().filter(differs).collect(), nothing })
 }
 
 /// The encoded partial in the only row of a batch.
@@ -118,20 +128,23 @@ impl Difference {
         let row = self.stored.as_ref().or(self.expected.as_ref())?;
         piece_starts(row).first().copied()
     }
+}
 
-    /// What differs, output by output, in values.
+impl Differences {
+    /// What differs in one of the rows, output by output, in values.
     pub(crate) async fn described(
         &self,
+        one: &Difference,
         computing: &Computing<'_>,
         reader: &Reader,
         aggregate: &Aggregate,
     ) -> Result<Vec<Mismatch>, AggregationError> {
-        let Some(row) = self.stored.as_ref().or(self.expected.as_ref()) else {
+        let Some(row) = one.stored.as_ref().or(one.expected.as_ref()) else {
             return Ok(Vec::new());
         };
         let resolved = &computing.resolved;
         let keys = row.num_columns() - resolved.outputs.len();
-        let piece = Timestamp::from_nanos(self.piece().unwrap_or_default());
+        let piece = Timestamp::from_nanos(one.piece().unwrap_or_default());
         let mut group = BTreeMap::new();
         for name in key_names(aggregate, resolved) {
             group.insert(name.to_owned(), text(row, name)?);
@@ -139,9 +152,10 @@ impl Difference {
         let mut found = Vec::new();
         for (at, output) in resolved.outputs.iter().enumerate() {
             let cell = |row: &Option<RecordBatch>| {
-                row.as_ref().and_then(|row| cell(row, keys + at)).map(<[u8]>::to_vec)
+                let cell = cell(row.as_ref()?, keys + at).map(<[u8]>::to_vec);
+                cell.or(self.nothing[at].clone())
             };
-            let (stored, expected) = (cell(&self.stored), cell(&self.expected));
+            let (stored, expected) = (cell(&one.stored), cell(&one.expected));
             if stored == expected {
                 continue;
             }

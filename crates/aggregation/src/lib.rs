@@ -8,8 +8,9 @@
 //! progress in the manifest), `exact` (exact reads as plans), `touched` (which groups changed),
 //! `freshness` (what may be used of what is stored), `table` (aggregates in SQL), `refresh`;
 //! `schedule` (when something is due), `steps`, `lanes`, `queue`, `commits`, and `scheduler`, which puts
-//! these together; `expiry` with `clock_guard`, `registry`, `dropping`, `quarantine`, and [`runtime`],
-//! the handle over all of it.
+//! these together; `expiry` with `clock_guard`, `registry`, `dropping`, `quarantine`; `audit`
+//! with `differences` (is what is stored right?), `buckets` and `explain_bucket` (how it stands), `faults`
+//! (damage for tests), and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod audit;
