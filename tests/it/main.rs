@@ -28,6 +28,7 @@ mod soak;
 mod start;
 mod strategies;
 mod tidy;
+mod watching;
 mod work_in_proportion;
 mod write;
 

@@ -10,10 +10,6 @@ fn highwater(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_highwater-under-test")).args(args).output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 #[test]
 fn s002_29_health_and_readiness() {
     let server = server();
@@ -90,9 +86,6 @@ fn s002_29_the_default_settings_can_be_used() {
 fn what_is_not_supported_yet_is_refused() {
     let postgres = highwater(&["serve", "--postgres", "127.0.0.1:5433"]);
     assert_eq!(postgres.status.code(), Some(2));
-    let faults = highwater(&["serve", "--fault-injection"]);
-    assert_eq!(faults.status.code(), Some(1));
-    assert!(stderr(&faults).contains("--fault-injection"), "{}", stderr(&faults));
     assert_eq!(highwater(&["fly"]).status.code(), Some(2));
 }
 

@@ -40,6 +40,7 @@ use crate::materialization::{
     column_or_null, empty, field_column, group_column, is_partial, key_names, names, null_of,
     partial_name, rows_schema,
 };
+use crate::runtime::no_such;
 use crate::staleness;
 use crate::watermark;
 
@@ -81,11 +82,22 @@ impl Wanted {
 pub(crate) struct Reader {
     session: QuerySession,
     catalog: Arc<Catalog>,
+    trusts_stored: bool,
 }
 
 impl Reader {
     pub(crate) fn new(session: QuerySession, catalog: Arc<Catalog>) -> Self {
-        Reader { session, catalog }
+        Reader { session, catalog, trusts_stored: true }
+    }
+
+    /// The same, but whatever can be computed from points is: only what is sealed is taken as it
+    /// is stored.
+    pub(crate) fn distrusting(self) -> Self {
+        Reader { trusts_stored: false, ..self }
+    }
+
+    pub(crate) fn trusts_stored(&self) -> bool {
+        self.trusts_stored
     }
 
     pub(crate) fn session(&self) -> &QuerySession {
@@ -98,7 +110,7 @@ impl Reader {
 
     /// Reads the same version as it will be once all shadows have replaced what they shadow.
     pub(crate) fn next(&self) -> Reader {
-        Reader { session: self.session.clone(), catalog: Arc::clone(self.catalog.next()) }
+        Reader { catalog: Arc::clone(self.catalog.next()), ..self.clone() }
     }
 
     /// The aggregate of that name, and who reads it: one in force, or else a new one that is being
@@ -110,6 +122,20 @@ impl Reader {
             Some((reader, aggregate))
         });
         found.next()
+    }
+
+    /// The aggregate of that name that is in force.
+    ///
+    /// # Errors
+    /// If there is none, or it is being built for the first time.
+    pub(crate) fn in_force(&self, name: &str) -> Result<&Arc<Aggregate>, AggregationError> {
+        let none = || match self.catalog.shadow(name) {
+            None => no_such(self, name),
+            Some(_) => AggregationError::Conflict(format!(
+                "{name} is being built, as its source changes; try again when it is done"
+            )),
+        };
+        self.catalog.get(name).ok_or_else(none)
     }
 
     /// The measurement at the root of the aggregate's chain, if points were ever written to it.

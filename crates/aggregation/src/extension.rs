@@ -3,16 +3,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
-use highwater_core::{Condition, MeasurementId, TimeRange};
+use datafusion::catalog::{TableFunctionImpl, TableProvider};
+use datafusion::sql::sqlparser::ast::ObjectName;
+use highwater_core::{Condition, MeasurementId, TimeRange, Timestamp};
 use highwater_query::{Extension, QueryError, QueryResult, QuerySession, Registry, Statement};
 
+use crate::audit::AuditReport;
+use crate::buckets::{self, AggregateBuckets};
 use crate::catalog::{Aggregate, Catalog};
 use crate::definition::AggregateId;
 use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
+use crate::explain_bucket::explain_bucket;
 use crate::freshness::tolerance;
 use crate::functions;
 use crate::runtime::{Aggregates, RefreshReport, Shared};
@@ -132,27 +136,40 @@ impl Extension for AggregateTables {
         table.map_err(QueryError::from)
     }
 
+    fn table_functions(&self, session: &QuerySession) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
+        let buckets = AggregateBuckets::new(Arc::clone(&self.shared), session.clone());
+        vec![(format!("{SYSTEM}.{}", buckets::NAME), Arc::new(buckets))]
+    }
+
     async fn statement(
         &self,
         session: &QuerySession,
         statement: &Statement,
     ) -> Result<Option<QueryResult>, QueryError> {
         let aggregates = Aggregates::of(session.engine().clone(), Arc::clone(&self.shared));
-        let name = match statement {
-            Statement::RefreshMaterializedView { name, .. } => name,
+        let database = session.database();
+        match statement {
+            Statement::RefreshMaterializedView { name, .. } => {
+                let report = aggregates.refresh(database, &dotted(name), None).await?;
+                Ok(Some(refreshed(report)?))
+            }
+            Statement::VerifyAggregate { name, range } => {
+                let window = range.as_ref().map(parsed_range).transpose()?;
+                let report = aggregates.verify(database, &dotted(name), window, true).await?;
+                Ok(Some(verified(&report)?))
+            }
+            Statement::ExplainBucket { name, at } => {
+                let at = Timestamp::parse(at).map_err(AggregationError::Invalid)?;
+                let reader = self.shared.reader_of(session)?;
+                let rows = explain_bucket(&reader, &dotted(name), at).await?;
+                Ok(Some(QueryResult::of(rows.schema(), vec![rows])))
+            }
             Statement::Sql(statement) => {
                 let Some(drop) = DropMeasurements::of(statement) else { return Ok(None) };
-                aggregates.drop_measurements(session.database(), &drop).await?;
-                return Ok(Some(QueryResult::empty()));
+                aggregates.drop_measurements(database, &drop).await?;
+                Ok(Some(QueryResult::empty()))
             }
-        };
-        let parts: Vec<String> = name
-            .0
-            .iter()
-            .filter_map(|part| part.as_ident().map(|ident| ident.value.clone()))
-            .collect();
-        let report = aggregates.refresh(session.database(), &parts.join("."), None).await;
-        Ok(Some(refreshed(report.map_err(QueryError::from)?)?))
+        }
     }
 
     async fn before_delete(
@@ -165,6 +182,51 @@ impl Extension for AggregateTables {
     }
 }
 
+/// A name as the catalogue has it.
+fn dotted(name: &ObjectName) -> String {
+    let parts = name.0.iter().filter_map(|part| part.as_ident());
+    parts.map(|ident| ident.value.as_str()).collect::<Vec<_>>().join(".")
+}
+
+fn parsed_range((from, to): &(String, String)) -> Result<TimeRange, AggregationError> {
+    let at = |text: &str| Timestamp::parse(text).map_err(AggregationError::Invalid);
+    let range = TimeRange::new(at(from)?, at(to)?);
+    match range.is_empty() {
+        true => Err(AggregationError::Invalid("FROM has to lie before TO".to_owned())),
+        false => Ok(range),
+    }
+}
+
+/// What `VERIFY` answers: one row for the aggregate and one for each dependant that was verified
+/// because of it.
+fn verified(report: &AuditReport) -> Result<QueryResult, QueryError> {
+    let all: Vec<&AuditReport> = std::iter::once(report).chain(&report.dependants).collect();
+    let numbers = |of: fn(&AuditReport) -> u64| -> ArrayRef {
+        Arc::new(all.iter().map(|one| of(one)).collect::<UInt64Array>())
+    };
+    let names: StringArray = all.iter().map(|one| Some(one.name.as_str())).collect();
+    let details = all.iter().map(|one| serde_json::to_string(&one.details).map(Some));
+    let details: StringArray = details
+        .collect::<Result<_, _>>()
+        .map_err(|error| QueryError::Internal(error.to_string()))?;
+    let columns: [(&str, ArrayRef); 7] = [
+        ("name", Arc::new(names)),
+        ("buckets_checked", numbers(|one| one.buckets_checked)),
+        ("buckets_sealed", numbers(|one| one.buckets_sealed)),
+        ("buckets_stale", numbers(|one| one.buckets_stale)),
+        ("mismatches", numbers(|one| one.mismatches)),
+        ("buckets_repaired", numbers(|one| one.buckets_repaired)),
+        ("details", Arc::new(details)),
+    ];
+    answer(columns)
+}
+
+fn answer<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<QueryResult, QueryError> {
+    let batch = RecordBatch::try_from_iter(columns)
+        .map_err(|error| QueryError::Internal(error.to_string()))?;
+    Ok(QueryResult::of(batch.schema(), vec![batch]))
+}
+
 /// What `REFRESH` answers: one row with `buckets`, `rows` and `duration_ms`.
 fn refreshed(report: RefreshReport) -> Result<QueryResult, QueryError> {
     let columns: [(&str, ArrayRef); 3] = [
@@ -172,9 +234,7 @@ fn refreshed(report: RefreshReport) -> Result<QueryResult, QueryError> {
         ("rows", Arc::new(UInt64Array::from(vec![report.rows]))),
         ("duration_ms", Arc::new(Float64Array::from(vec![report.duration_ms]))),
     ];
-    let batch = RecordBatch::try_from_iter(columns)
-        .map_err(|error| QueryError::Internal(error.to_string()))?;
-    Ok(QueryResult::of(batch.schema(), vec![batch]))
+    answer(columns)
 }
 
 impl From<AggregationError> for QueryError {

@@ -3,6 +3,7 @@
 use highwater_core::TimeRanges;
 use highwater_query::Freshness;
 
+use crate::applied::Applied;
 use crate::catalog::Aggregate;
 use crate::definition::Freshness as RuleFreshness;
 use crate::error::AggregationError;
@@ -60,6 +61,9 @@ impl Reader {
         times: &TimeRanges,
         tolerance: Tolerance,
     ) -> TimeRanges {
+        if !self.trusts_stored() {
+            return self.stale_under(aggregate, &Applied::nothing(), times);
+        }
         let stale = self.stale(aggregate, times);
         let Tolerance::MissingYounger(age) = tolerance else { return stale };
         let (Some(root), Some(within)) = (self.root(aggregate), stale.hull()) else {

@@ -10,21 +10,26 @@
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `registry`,
 //! `shadow` (changed definitions built aside), `undo`, `rule_plan` with `estimate` (what rule files would do),
-//! `dropping`, `quarantine`, and [`runtime`], the handle
-//! over all of it.
+//! `dropping`, `quarantine`; `audit` with `differences` (is what is stored right?), `buckets` and
+//! `explain_bucket` (how it stands), `faults` (damage for tests), and [`runtime`], the handle over all of it.
 
 pub mod applied;
+mod audit;
+mod buckets;
 mod catalog;
 mod change;
 mod clock_guard;
 mod commits;
 pub mod definition;
+mod differences;
 mod dropping;
 mod error;
 mod estimate;
 mod exact;
 mod expiry;
+mod explain_bucket;
 mod extension;
+mod faults;
 mod filter;
 mod fitting;
 mod freshness;
@@ -60,8 +65,10 @@ mod versions;
 pub mod watermark;
 
 pub use applied::Applied;
+pub use audit::AuditReport;
 pub use catalog::Origin;
 pub use definition::{AggregateId, AggregateRule, Definition, DefinitionError};
+pub use differences::Mismatch;
 pub use dropping::Readers;
 pub use error::AggregationError;
 pub use estimate::Estimate;

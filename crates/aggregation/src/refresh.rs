@@ -88,13 +88,22 @@ impl std::ops::AddAssign for Rows {
     }
 }
 
+impl Computed {
+    /// Rows that replace others while what the aggregate has applied stays as it is.
+    pub(crate) fn same_progress(aggregate: &Aggregate, replacement: Replacement) -> Self {
+        let progress = Progress::clone(&aggregate.progress);
+        Computed { replacement: Some(replacement), progress, cost: Cost::default() }
+    }
+}
+
 /// One aggregate as a refresh computes it.
-struct Computing<'a> {
+pub(crate) struct Computing<'a> {
     reader: &'a Reader,
     aggregate: &'a Aggregate,
-    resolved: Resolved,
+    pub(crate) resolved: Resolved,
     outputs: Vec<usize>,
-    schema: Schema,
+    /// Columns of all rows, see [`rows_schema`].
+    pub(crate) schema: Schema,
 }
 
 /// Computes `times` (whole pieces) of an aggregate at the reader's version.
@@ -105,10 +114,7 @@ pub(crate) async fn compute(
     times: &TimeRanges,
 ) -> Result<Computed, AggregationError> {
     let watch = Stopwatch::start();
-    let resolved = reader.resolve(aggregate)?;
-    let outputs: Vec<usize> = (0..resolved.outputs.len()).collect();
-    let schema = rows_schema(aggregate, &resolved);
-    let computing = Computing { reader, aggregate, resolved, outputs, schema };
+    let computing = Computing::of(reader, aggregate)?;
     let restated = aggregate.progress.applied.covered().intersect(times);
     let (mut whole, mut overwrites) = (times.clone(), TimeRanges::none());
     let mut rows = Rows::default();
@@ -143,7 +149,18 @@ pub(crate) async fn compute(
     Ok(Computed { replacement, progress, cost })
 }
 
-impl Computing<'_> {
+impl<'a> Computing<'a> {
+    /// All outputs of an aggregate at the reader's version.
+    pub(crate) fn of(
+        reader: &'a Reader,
+        aggregate: &'a Aggregate,
+    ) -> Result<Self, AggregationError> {
+        let resolved = reader.resolve(aggregate)?;
+        let outputs: Vec<usize> = (0..resolved.outputs.len()).collect();
+        let schema = rows_schema(aggregate, &resolved);
+        Ok(Computing { reader, aggregate, resolved, outputs, schema })
+    }
+
     /// All groups of `times`, of which `restated` were stored before.
     async fn all(
         &self,
@@ -165,6 +182,9 @@ impl Computing<'_> {
     /// The groups of `restated` that may have changed, if these are known and few, and none of
     /// them has vanished.
     async fn few(&self, restated: &TimeRanges) -> Result<Option<Rows>, AggregationError> {
+        if !self.reader.trusts_stored() {
+            return Ok(None);
+        }
         let found = touched(self.reader, self.aggregate, &self.resolved, restated).await?;
         let Some(series) = found else { return Ok(None) };
         if series.is_empty() {
@@ -189,17 +209,25 @@ impl Computing<'_> {
         rows(new) > rows(old) && stored + rows(new) as u64 > most
     }
 
-    async fn computed(&self, wanted: &Wanted) -> Result<(Vec<RecordBatch>, u64), AggregationError> {
+    /// The wanted rows as the source has them, and how many points were read for them.
+    pub(crate) async fn computed(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<RecordBatch>, u64), AggregationError> {
         let Computing { reader, aggregate, resolved, outputs, schema } = self;
         run(reader, reader.computed(aggregate, resolved, outputs, wanted)?, schema).await
     }
 
-    async fn stored(&self, wanted: &Wanted) -> Result<Vec<RecordBatch>, AggregationError> {
+    /// The wanted rows as they are stored.
+    pub(crate) async fn stored(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<Vec<RecordBatch>, AggregationError> {
         let Computing { reader, aggregate, resolved, outputs, schema } = self;
         Ok(run(reader, reader.stored(aggregate, resolved, outputs, wanted)?, schema).await?.0)
     }
 
-    fn replacement(
+    pub(crate) fn replacement(
         &self,
         times: (&TimeRanges, &TimeRanges),
         rows: &[RecordBatch],
@@ -231,7 +259,7 @@ pub(crate) async fn run(
     Ok((batches, points_scanned(&physical)))
 }
 
-fn piece_starts(batch: &RecordBatch) -> &[i64] {
+pub(crate) fn piece_starts(batch: &RecordBatch) -> &[i64] {
     batch.column(0).as_primitive::<TimestampNanosecondType>().values()
 }
 
@@ -248,7 +276,7 @@ fn buckets_of(aggregate: &Aggregate, pieces: impl IntoIterator<Item = i64>) -> B
 }
 
 /// Starts of the pieces inside `restated` whose rows differ between `old` and `new`.
-fn changed_pieces(
+pub(crate) fn changed_pieces(
     old: &[RecordBatch],
     new: &[RecordBatch],
     restated: &TimeRanges,

@@ -18,6 +18,7 @@ use tracing::info;
 use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress, put};
 use crate::clock_guard::ClockGuard;
 use crate::commits::Commits;
+use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::extension::AggregateTables;
@@ -223,19 +224,29 @@ impl Aggregates {
         self.shared.reader(&self.query, self.engine().version(), database)
     }
 
+    /// The aggregate of that name, which must not be detached.
+    pub(crate) fn attached(
+        &self,
+        database: &str,
+        name: &str,
+    ) -> Result<AggregateId, AggregationError> {
+        let reader = self.reader(&database.into())?;
+        let aggregate = self.find(&reader, name)?;
+        if aggregate.document.detached {
+            return Err(AggregationError::Conflict(format!(
+                "{name} is detached: it stands still until its definition is posted again"
+            )));
+        }
+        Ok(aggregate.id().clone())
+    }
+
     /// The aggregate of that name.
-    fn find<'a>(
+    pub(crate) fn find<'a>(
         &self,
         reader: &'a Reader,
         name: &str,
     ) -> Result<&'a Arc<Aggregate>, AggregationError> {
-        let none = || match reader.catalog().shadow(name) {
-            None => no_such(reader, name),
-            Some(_) => AggregationError::Conflict(format!(
-                "{name} is being built, as its source changes; try again when it is done"
-            )),
-        };
-        reader.catalog().get(name).ok_or_else(none)
+        reader.in_force(name)
     }
 
     /// How many refreshes run now, by lane: `live`, `repair` and `backfill`.
@@ -278,16 +289,7 @@ impl Aggregates {
         name: &str,
         window: Option<TimeRange>,
     ) -> Result<RefreshReport, AggregationError> {
-        let id = {
-            let reader = self.reader(&database.into())?;
-            let aggregate = self.find(&reader, name)?;
-            if aggregate.document.detached {
-                return Err(AggregationError::Conflict(format!(
-                    "{name} is detached: it stands still until its definition is posted again"
-                )));
-            }
-            aggregate.id().clone()
-        };
+        let id = self.attached(database, name)?;
         let occasion = window.map_or(Occasion::Requested, Occasion::RequestedWindow);
         let runs = self.refresh_together(vec![id], occasion).await?;
         report_of(runs)

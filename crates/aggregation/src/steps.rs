@@ -104,7 +104,7 @@ fn moves_on(reader: &Reader, aggregate: &Aggregate) -> bool {
 
 /// Cuts ranges at UTC midnights that are piece boundaries, newest first, so that no step covers
 /// many more than `step_points` stored points.
-fn in_steps(
+pub(crate) fn in_steps(
     reader: &Reader,
     aggregate: &Aggregate,
     ranges: &TimeRanges,

@@ -40,20 +40,33 @@ pub(crate) fn table(
 }
 
 /// A table of rows that serialize to objects with the columns' names as keys.
-fn of_rows(
+pub(crate) fn of_rows(
     columns: &[(&str, DataType)],
     rows: &[impl Serialize],
 ) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    let batch = batch_of(columns, rows)?;
+    Ok(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?))
+}
+
+/// The schema of columns of these names and types.
+pub(crate) fn schema_of(columns: &[(&str, DataType)]) -> SchemaRef {
     let fields = columns.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true));
-    let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Rows that serialize to objects with the columns' names as keys.
+pub(crate) fn batch_of(
+    columns: &[(&str, DataType)],
+    rows: &[impl Serialize],
+) -> Result<RecordBatch, AggregationError> {
+    let schema = schema_of(columns);
     let mut decoder = ReaderBuilder::new(Arc::clone(&schema))
         .with_batch_size(rows.len().max(1))
         .build_decoder()
         .map_err(highwater_storage::StorageError::from)?;
     decoder.serialize(rows).map_err(highwater_storage::StorageError::from)?;
     let batch = decoder.flush().map_err(highwater_storage::StorageError::from)?;
-    let batch = batch.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&schema)));
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?))
+    Ok(batch.unwrap_or_else(|| RecordBatch::new_empty(schema)))
 }
 
 /// One row of `system.aggregates`.

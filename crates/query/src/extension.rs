@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
+use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -46,6 +46,12 @@ pub trait Extension: Send + Sync + Debug {
     ) -> Result<Option<Arc<dyn TableProvider>>, QueryError> {
         let _ = (session, schema, name);
         Ok(None)
+    }
+
+    /// Functions that are tables, by name; one of a schema has it in front: `system.name`.
+    fn table_functions(&self, session: &QuerySession) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
+        let _ = session;
+        Vec::new()
     }
 
     /// Carries out a statement that is not a query, `DELETE` or `INSERT`; `None` if it is not

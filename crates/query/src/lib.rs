@@ -20,6 +20,7 @@ mod grouping;
 mod insert;
 pub mod limits;
 pub mod options;
+mod own_statements;
 mod params;
 pub mod pushdown;
 mod refusal;
@@ -28,6 +29,7 @@ mod scan_exec;
 pub mod session;
 pub mod statement;
 pub mod table;
+mod table_functions;
 
 pub use engine::{QueryEngine, QueryEngineBuilder, expression_planner};
 pub use error::QueryError;

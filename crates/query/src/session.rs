@@ -27,7 +27,7 @@ use crate::params::Params;
 use crate::refusal::refuse_ignored;
 use crate::statement::{Parsed, Statement};
 use crate::table::MeasurementTable;
-use crate::{delete, insert, statement};
+use crate::{delete, insert, statement, table_functions};
 
 /// A stream of batches and their schema.
 pub struct QueryResult {
@@ -143,6 +143,11 @@ impl QuerySession {
     pub fn state(&self) -> SessionState {
         let mut state = self.engine().template().clone();
         state.register_catalog_list(Arc::new(Catalogs::new(self.clone())));
+        for extension in self.engine().extensions() {
+            for (name, function) in extension.table_functions(self) {
+                state.register_udtf(&name, function);
+            }
+        }
         if let Some(partitions) = self.options().partitions {
             state.config_mut().options_mut().execution.target_partitions = partitions.max(1);
         }
@@ -189,7 +194,7 @@ impl QuerySession {
     pub async fn sql(&self, sql: &str, params: Params) -> Result<QueryResult, QueryError> {
         let limits = self.engine().limits();
         let (parsed, words) = statement::parse(sql, limits)?;
-        if self.options().read_only && !matches!(parsed, Parsed::Query(_)) {
+        if self.options().read_only && !parsed.only_reads() {
             let reason = "this request may only read, and the statement would change something";
             return Err(QueryError::Invalid(reason.to_owned()));
         }
@@ -255,8 +260,9 @@ impl QuerySession {
     pub(crate) async fn plan_statement(
         &self,
         state: &SessionState,
-        query: PlannedStatement,
+        mut query: PlannedStatement,
     ) -> Result<LogicalPlan, QueryError> {
+        table_functions::join_names(&mut query);
         if let Some(statement) = statement::innermost(&query) {
             let is_scalar = |name: &str| state.scalar_functions().contains_key(name);
             refuse_ignored(statement, &is_scalar)?;

@@ -6,12 +6,12 @@ use datafusion::sql::parser::{DFParserBuilder, Statement as PlannedStatement};
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::depth::depth;
 use crate::error::QueryError;
 use crate::limits::Limits;
+use crate::own_statements::parse_own;
 
 /// The dialect of all statements: DataFusion's own, which takes most of PostgreSQL's.
 const DIALECT: GenericDialect = GenericDialect {};
@@ -27,6 +27,20 @@ pub enum Statement {
         name: ObjectName,
         /// Whether `CONCURRENTLY` was there.
         concurrently: bool,
+    },
+    /// `VERIFY AGGREGATE name [FROM 'time' TO 'time']`.
+    VerifyAggregate {
+        /// Name of the aggregate, perhaps with a set.
+        name: ObjectName,
+        /// Start and end of the range as written; `None`: all that is stored.
+        range: Option<(String, String)>,
+    },
+    /// `EXPLAIN BUCKET name 'time'`.
+    ExplainBucket {
+        /// Name of the aggregate, perhaps with a set.
+        name: ObjectName,
+        /// An instant in the bucket, as written.
+        at: String,
     },
 }
 
@@ -48,6 +62,17 @@ pub(crate) enum Parsed {
     },
 }
 
+impl Parsed {
+    /// Whether it changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Parsed::Query(_) => true,
+            Parsed::Other { statement, .. } => matches!(statement, Statement::ExplainBucket { .. }),
+            Parsed::Delete(_) | Parsed::Insert(_) => false,
+        }
+    }
+}
+
 /// Reads one statement, and the words in it.
 pub(crate) fn parse(sql: &str, limits: Limits) -> Result<(Parsed, HashSet<String>), QueryError> {
     if sql.len() > limits.sql_bytes {
@@ -67,8 +92,8 @@ pub(crate) fn parse(sql: &str, limits: Limits) -> Result<(Parsed, HashSet<String
     }
     let words = tokens.iter().filter_map(word).map(str::to_owned).collect();
     let name = leading_keywords(&tokens);
-    if let Some(refresh) = parse_refresh(&tokens)? {
-        return Ok((Parsed::Other { name, statement: refresh }, words));
+    if let Some(statement) = parse_own(&DIALECT, &tokens)? {
+        return Ok((Parsed::Other { name, statement }, words));
     }
     let statement = parse_one(tokens, limits)?;
     Ok((classify(statement, name)?, words))
@@ -209,29 +234,6 @@ fn names_a_statement(keyword: Keyword, is_first: bool) -> bool {
         )
 }
 
-/// `REFRESH MATERIALIZED VIEW [CONCURRENTLY] name`, which the parser does not know.
-fn parse_refresh(tokens: &[TokenWithSpan]) -> Result<Option<Statement>, QueryError> {
-    if !starts_with(tokens, "refresh") {
-        return Ok(None);
-    }
-    let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens.to_vec());
-    parser.next_token();
-    let parsed = parser
-        .expect_keywords(&[Keyword::MATERIALIZED, Keyword::VIEW])
-        .map(|()| parser.parse_keyword(Keyword::CONCURRENTLY))
-        .and_then(|concurrently| Ok((parser.parse_object_name(false)?, concurrently)));
-    let (name, concurrently) = parsed.map_err(|error| {
-        QueryError::Invalid(format!("write REFRESH MATERIALIZED VIEW name: {error}"))
-    })?;
-    while parser.consume_token(&Token::SemiColon) {}
-    match parser.peek_token().token {
-        Token::EOF => Ok(Some(Statement::RefreshMaterializedView { name, concurrently })),
-        other => {
-            Err(QueryError::unsupported(format!("{other} after REFRESH MATERIALIZED VIEW name")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,9 +244,14 @@ mod tests {
 
     #[test]
     fn statements_are_told_apart() {
-        for sql in
-            ["SELECT 1;", "VALUES (1)", "EXPLAIN ANALYZE SELECT 1", "SHOW TABLES", "DESCRIBE cpu"]
-        {
+        for sql in [
+            "SELECT 1;",
+            "VALUES (1)",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "DESCRIBE cpu",
+            "EXPLAIN bucket",
+        ] {
             assert!(matches!(parsed(sql), Ok(Parsed::Query(_))), "{sql}");
         }
         assert!(matches!(parsed("DELETE FROM cpu"), Ok(Parsed::Delete(_))));
@@ -254,6 +261,8 @@ mod tests {
             ("UPDATE cpu SET a = 1", "UPDATE"),
             ("drop table cpu", "DROP TABLE"),
             ("REFRESH MATERIALIZED VIEW CONCURRENTLY v;", "REFRESH MATERIALIZED VIEW"),
+            ("verify aggregate s.c from '2024-01-01' to '2024-01-02';", "VERIFY"),
+            ("EXPLAIN BUCKET s.c '2024-01-01'", "EXPLAIN"),
         ] {
             match parsed(sql) {
                 Ok(Parsed::Other { name, .. }) => assert_eq!(name, expected),
@@ -271,6 +280,10 @@ mod tests {
             ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/x'", "CREATE EXTERNAL TABLE is not"),
             ("EXPLAIN DELETE FROM cpu", "EXPLAIN of anything but a query"),
             ("SET freshness = 'exact'", "SET here is not supported"),
+            ("VERIFY cpu_1h", "write VERIFY AGGREGATE name"),
+            ("VERIFY AGGREGATE c FROM '2024-01-01'", "Expected: TO"),
+            ("EXPLAIN BUCKET c", "write EXPLAIN BUCKET name 'time'"),
+            ("EXPLAIN BUCKET c '2024-01-01' 2", "2 after EXPLAIN BUCKET"),
             ("REFRESH x", "write REFRESH MATERIALIZED VIEW name"),
             ("REFRESH MATERIALIZED VIEW v WITH NO DATA", "WITH after REFRESH"),
             ("SELEC 1", "Expected"),

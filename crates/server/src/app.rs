@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use highwater_aggregation::{AggregateStatus, Aggregates};
-use highwater_core::{Clock, MockClock, SystemClock};
+use highwater_core::{Clock, MockClock, SystemClock, Timestamp};
 use highwater_storage::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::RwLock;
@@ -230,7 +230,8 @@ impl App {
         for database in self.engine.version().databases() {
             // One that cannot be described has logged why when it was asked for by name.
             let all = self.aggregates.list(database).unwrap_or_default();
-            all.iter().for_each(describe_aggregate);
+            let now = self.engine.clock().now();
+            all.iter().for_each(|one| describe_aggregate(one, now));
         }
     }
 
@@ -243,7 +244,7 @@ impl App {
     }
 }
 
-fn describe_aggregate(aggregate: &AggregateStatus) {
+fn describe_aggregate(aggregate: &AggregateStatus, now: Timestamp) {
     let labels = [("aggregate", aggregate.name.clone())];
     if let Some(lag) = aggregate.lag_seconds {
         metrics::gauge!("highwater_aggregation_lag_seconds", &labels).set(lag);
@@ -253,6 +254,9 @@ fn describe_aggregate(aggregate: &AggregateStatus) {
     }
     metrics::gauge!("highwater_aggregation_stale_buckets", &labels)
         .set(aggregate.stale_buckets as f64);
+    let oldest =
+        aggregate.oldest_stale.map_or(0, |at| now.as_nanos().saturating_sub(at.as_nanos()));
+    metrics::gauge!("highwater_aggregation_oldest_stale_seconds", &labels).set(oldest as f64 / 1e9);
     metrics::gauge!("highwater_aggregation_stored_rows", &labels).set(aggregate.rows as f64);
     metrics::gauge!("highwater_aggregation_stored_bytes", &labels).set(aggregate.bytes as f64);
 }

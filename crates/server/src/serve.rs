@@ -44,8 +44,8 @@ pub struct ServeFlags {
     /// POST /debug/tick only
     #[arg(long)]
     manual_clock: bool,
-    /// Not supported yet
-    #[arg(long, hide = true)]
+    /// For tests: POST /debug/fault damages what is stored
+    #[arg(long)]
     fault_injection: bool,
     /// Address of the PostgreSQL interface: `off` is all that is supported yet
     #[arg(long, value_name = "ADDRESS", value_parser = only_off)]
@@ -78,6 +78,7 @@ impl ServeFlags {
             settings.storage.durability = durability;
         }
         settings.storage.abandon_logs = self.abandon_logs;
+        settings.server.fault_injection = self.fault_injection;
         settings.validate()?;
         Ok(settings)
     }
@@ -88,7 +89,6 @@ impl ServeFlags {
 /// # Errors
 /// Whatever kept it from starting, or from flushing at the end.
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
-    anyhow::ensure!(!flags.fault_injection, "--fault-injection is not supported yet");
     telemetry::log_to_stderr("info").map_err(anyhow::Error::msg)?;
     let settings = flags.settings()?;
     let clock = if flags.manual_clock { ServerClock::manual() } else { ServerClock::real() };

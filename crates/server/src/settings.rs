@@ -62,6 +62,10 @@ pub struct ServerSettings {
     /// Megabytes of memory the process may use: at 90 % memtables are flushed early, at 100 % writes
     /// are answered with 503 until that has helped. Default 0: as much as it takes.
     pub max_memory_mb: u64,
+    /// Whether requests may damage what is stored, for tests. A word for one start, not for a file
+    /// of settings. Default: no.
+    #[serde(skip)]
+    pub fault_injection: bool,
 }
 
 /// Less memory than this is none to run on.

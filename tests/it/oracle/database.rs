@@ -7,7 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_aggregation::{
-    AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Rules,
+    AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Mismatch, Rules,
 };
 use highwater_core::{Clock, ErrorKind, MeasurementId, MockClock, TimeRange, Timestamp};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
@@ -140,6 +140,11 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// What of the stored partials is not what an audit computes, which has to be nothing.
+    pub(crate) async fn mismatches(&self, name: &str) -> Vec<Mismatch> {
+        self.aggregates.verify(DATABASE, name, None, false).await.unwrap().details
     }
 
     pub(crate) async fn reopen(self) -> Self {

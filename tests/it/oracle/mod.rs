@@ -183,6 +183,8 @@ impl History {
             assert_rows(&read, &exact, &expected);
             self.check_watermark(one);
         }
+        let audited = WATCHED[self.checks % WATCHED.len()].name;
+        assert_eq!(self.database().mismatches(audited).await, [], "audit of {audited}");
         if matches!(step, Step::Advance(nanos) if *nanos >= NANOS_PER_HOUR) {
             self.check_materialized(&columns).await;
         }

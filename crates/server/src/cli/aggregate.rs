@@ -55,6 +55,20 @@ enum AggregateCommand {
         #[arg(long, requires = "from")]
         to: Option<String>,
     },
+    /// Compare what is stored with what the source gives, and replace what differs; exit code 1 if
+    /// something did
+    Verify {
+        name: String,
+        /// Start of the range; without one, everything that is stored
+        #[arg(long, requires = "to")]
+        from: Option<String>,
+        /// End of the range, not included
+        #[arg(long, requires = "from")]
+        to: Option<String>,
+        /// Only look
+        #[arg(long)]
+        no_repair: bool,
+    },
     /// Refresh on schedule again
     Enable { name: String },
     /// Do not refresh on schedule; exact reads stay right
@@ -102,6 +116,11 @@ pub(super) fn run(flags: &AggregateFlags) -> anyhow::Result<()> {
             let (path, body) = refresh(names, from.as_deref().zip(to.as_deref()))?;
             print_json(&client.json("POST", &path, &query, body)?)
         }
+        AggregateCommand::Verify { name, from, to, no_repair } => {
+            let body = json!({ "from": from, "to": to, "repair": !no_repair });
+            let path = format!("{}/verify", path(name));
+            verified(&client.json("POST", &path, &query, Payload::Json(body))?)
+        }
         AggregateCommand::Enable { name } => {
             client.send("POST", &format!("{}/enable", path(name)), &query, Payload::None).map(drop)
         }
@@ -113,6 +132,17 @@ pub(super) fn run(flags: &AggregateFlags) -> anyhow::Result<()> {
             query.extend(data.then_some(("drop", "true")));
             client.send("DELETE", &path(name), &query, Payload::None).map(drop)
         }
+    }
+}
+
+/// Prints what was found; that something differed is an error, so that scripts notice.
+fn verified(report: &Value) -> anyhow::Result<()> {
+    print_json(report)?;
+    let dependants = report["dependants"].as_array().into_iter().flatten();
+    let found = |one: &Value| one["mismatches"].as_u64().unwrap_or(0);
+    match found(report) + dependants.map(found).sum::<u64>() {
+        0 => Ok(()),
+        differ => anyhow::bail!("{differ} stored rows were not what the source gives"),
     }
 }
 

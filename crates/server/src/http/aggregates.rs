@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use highwater_aggregation::{AggregateRule, AggregateStatus, Created, RefreshReport};
+use highwater_aggregation::{AggregateRule, AggregateStatus, AuditReport, Created, RefreshReport};
 use highwater_core::{TimeRange, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Server> {
         .route("/api/v1/aggregates/{name}/refresh", post(refresh))
         .route("/api/v1/aggregates/{name}/rename", post(rename))
         .route("/api/v1/aggregates/{name}/undo", post(undo))
+        .route("/api/v1/aggregates/{name}/verify", post(verify))
         .route("/api/v1/aggregates/{name}/watermark", put(set_watermark))
 }
 
@@ -237,6 +238,29 @@ async fn refresh(
     let range = window.range()?;
     run_to_end(async move { Ok(Json(app.aggregates.refresh(&database, &name, range).await?)) })
         .await
+}
+
+/// What to verify; without a range, everything that is stored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verification {
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    repair: Option<bool>,
+}
+
+async fn verify(
+    app: App,
+    Path(name): Path<String>,
+    Scope(database): Scope,
+    OptionalJsonBody(Verification { from, to, repair }): OptionalJsonBody<Verification>,
+) -> Result<Json<AuditReport>, Refusal> {
+    let range = Window { from, to }.range()?;
+    let repairs = repair.unwrap_or(true);
+    run_to_end(
+        async move { Ok(Json(app.aggregates.verify(&database, &name, range, repairs).await?)) },
+    )
+    .await
 }
 
 #[derive(Debug, Default, Deserialize)]

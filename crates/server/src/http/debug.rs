@@ -1,4 +1,5 @@
-//! Controls for tests: `/debug/clock` and `/debug/tick`, there only with `--manual-clock`.
+//! Controls for tests: `/debug/clock` and `/debug/tick`, there only with `--manual-clock`, and
+//! `/debug/fault`, there only with `--fault-injection`.
 
 use std::sync::Arc;
 
@@ -11,12 +12,54 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body::JsonBody;
+use super::database::Scope;
 use super::run_to_end;
-use crate::app::Server;
+use crate::app::{App, Server};
 use crate::respond::Refusal;
 
 pub(super) fn routes() -> Router<Server> {
     Router::new().route("/debug/clock", post(set_clock)).route("/debug/tick", post(tick))
+}
+
+pub(super) fn fault_routes() -> Router<Server> {
+    Router::new().route("/debug/fault", post(fault))
+}
+
+/// What to break.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fault {
+    switch: String,
+    value: Option<Value>,
+}
+
+/// Breaks something once; `clear` has nothing to put back, as no fault lasts.
+async fn fault(
+    app: App,
+    Scope(database): Scope,
+    JsonBody(Fault { switch, value }): JsonBody<Fault>,
+) -> Result<Json<Value>, Refusal> {
+    match (switch.as_str(), value) {
+        ("clear", None) => {}
+        ("clear", Some(_)) => return Err(Refusal::invalid("the switch clear takes no value")),
+        ("corrupt_bucket", value) => {
+            let place = value.as_ref().and_then(Value::as_str).unwrap_or_default();
+            let (name, start) = place.rsplit_once('@').ok_or_else(|| {
+                Refusal::invalid("the value of corrupt_bucket is \"<aggregate>@<bucket start>\"")
+            })?;
+            let (name, start) = (name.to_owned(), Timestamp::parse(start));
+            let start = start.map_err(Refusal::invalid)?;
+            run_to_end(
+                async move { Ok(app.aggregates.corrupt_bucket(&database, &name, start).await?) },
+            )
+            .await?;
+        }
+        (other, _) => {
+            let message = format!("there is no switch {other} yet; corrupt_bucket is all there is");
+            return Err(Refusal::invalid(message));
+        }
+    }
+    Ok(Json(json!({ "switch": switch })))
 }
 
 /// Where to move the clock.

@@ -67,6 +67,10 @@ pub fn router(server: Server) -> Router {
         Some(_) => debug::routes(),
         None => Router::new(),
     };
+    let faults = match server.settings().server.fault_injection {
+        true => debug::fault_routes(),
+        false => Router::new(),
+    };
     Router::new()
         .merge(aggregates::routes())
         .merge(backup::routes())
@@ -80,6 +84,7 @@ pub fn router(server: Server) -> Router {
         .merge(segments::routes())
         .merge(write::routes())
         .merge(test_controls)
+        .merge(faults)
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(measure))
