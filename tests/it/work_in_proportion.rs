@@ -123,6 +123,11 @@ fn s000_15_one_late_point_costs_its_series_and_its_minute() {
     check_all(&server);
     let revisions = aggregate(&server, "cpu_1m")["revisions"].as_u64().unwrap();
     assert_eq!(revisions, 2, "a point that the filter leaves out changes nothing");
+    // Whoever names a range gets all of it computed, changed or not.
+    let window = json!({ "from": "2024-01-01T01:00:00Z", "to": "2024-01-01T02:00:00Z" });
+    let report = server.json("POST", "/api/v1/aggregates/cpu_1m/refresh", &window).expect(200);
+    assert_eq!(report.json()["buckets"], 60);
+    assert_eq!(report.json()["rows"], 60 * 50);
 }
 
 #[test]

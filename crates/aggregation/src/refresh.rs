@@ -118,8 +118,10 @@ pub(crate) async fn compute(
     let restated = aggregate.progress.applied.covered().intersect(times);
     let (mut whole, mut overwrites) = (times.clone(), TimeRanges::none());
     let mut rows = Rows::default();
-    if let Some(few) = computing.few(&restated).await? {
-        (whole, overwrites) = (times.subtract(&restated), restated.clone());
+    // What is clean was asked for by name, and is computed as a whole.
+    let changed = restated.intersect(&reader.stale(aggregate, times));
+    if let Some(few) = computing.few(&changed).await? {
+        (whole, overwrites) = (times.subtract(&changed), changed);
         rows = few;
     }
     rows += computing.all(&whole, &restated).await?;
@@ -179,13 +181,13 @@ impl<'a> Computing<'a> {
         Ok(Rows { new, old, points_scanned })
     }
 
-    /// The groups of `restated` that may have changed, if these are known and few, and none of
-    /// them has vanished.
-    async fn few(&self, restated: &TimeRanges) -> Result<Option<Rows>, AggregationError> {
+    /// The groups that may have changed in these pieces, if they are known and few, and none of them
+    /// has vanished.
+    async fn few(&self, changed: &TimeRanges) -> Result<Option<Rows>, AggregationError> {
         if !self.reader.trusts_stored() {
             return Ok(None);
         }
-        let found = touched(self.reader, self.aggregate, &self.resolved, restated).await?;
+        let found = touched(self.reader, self.aggregate, &self.resolved, changed).await?;
         let Some(series) = found else { return Ok(None) };
         if series.is_empty() {
             return Ok(Some(Rows::default()));

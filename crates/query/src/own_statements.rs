@@ -8,27 +8,27 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::error::QueryError;
 use crate::statement::{Statement, starts_with};
 
-/// Reads the statement that these tokens begin, if it is one of ours.
+/// Reads the statement that these tokens begin, if it is one of ours, and says what it is called.
 pub(crate) fn parse_own(
     dialect: &dyn Dialect,
     tokens: &[TokenWithSpan],
-) -> Result<Option<Statement>, QueryError> {
+) -> Result<Option<(&'static str, Statement)>, QueryError> {
     let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens.to_vec());
-    let (parsed, form) = if starts_with(tokens, "refresh") {
-        (refresh(&mut parser), "REFRESH MATERIALIZED VIEW name")
+    let (name, parsed, rest) = if starts_with(tokens, "refresh") {
+        ("REFRESH MATERIALIZED VIEW", refresh(&mut parser), "name")
     } else if starts_with(tokens, "verify") {
-        (verify(&mut parser), "VERIFY AGGREGATE name [FROM 'time' TO 'time']")
+        ("VERIFY AGGREGATE", verify(&mut parser), "name [FROM 'time' TO 'time']")
     } else if explains_bucket(&mut parser) {
-        (explain_bucket(&mut parser), "EXPLAIN BUCKET name 'time'")
+        ("EXPLAIN BUCKET", explain_bucket(&mut parser), "name 'time'")
     } else {
         return Ok(None);
     };
     let statement =
-        parsed.map_err(|error| QueryError::Invalid(format!("write {form}: {error}")))?;
+        parsed.map_err(|error| QueryError::Invalid(format!("write {name} {rest}: {error}")))?;
     while parser.consume_token(&Token::SemiColon) {}
     match parser.peek_token().token {
-        Token::EOF => Ok(Some(statement)),
-        other => Err(QueryError::unsupported(format!("{other} after {form}"))),
+        Token::EOF => Ok(Some((name, statement))),
+        other => Err(QueryError::unsupported(format!("{other} after {name} {rest}"))),
     }
 }
 
@@ -55,13 +55,12 @@ fn verify(parser: &mut Parser<'_>) -> Result<Statement, ParserError> {
     Ok(Statement::VerifyAggregate { name, range })
 }
 
-/// Whether it says `EXPLAIN BUCKET` and then goes on; `EXPLAIN bucket` alone describes a table.
+/// Whether it says `EXPLAIN BUCKET`, which is stepped over then.
 fn explains_bucket(parser: &mut Parser<'_>) -> bool {
     let second = parser.peek_nth_token(1).token;
-    let goes_on = !matches!(parser.peek_nth_token(2).token, Token::EOF | Token::SemiColon);
     let is_bucket =
         matches!(second, Token::Word(word) if word.value.eq_ignore_ascii_case("bucket"));
-    let begins = parser.peek_keyword(Keyword::EXPLAIN) && is_bucket && goes_on;
+    let begins = parser.peek_keyword(Keyword::EXPLAIN) && is_bucket;
     if begins {
         parser.next_token();
         parser.next_token();
