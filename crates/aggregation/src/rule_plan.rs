@@ -17,6 +17,7 @@ use crate::fitting::{resolved, schema_of};
 use crate::registry::{AppliedRules, aggregate_edits};
 use crate::rules::{DatabaseRules, Rules};
 use crate::runtime::Aggregates;
+use crate::versions::refuse_taken_name;
 
 /// What applying rule files would do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -231,7 +232,14 @@ fn contradictions(
     let Err(first) = aggregate_edits(reader, database, wanted, &mut applied) else {
         return Ok(applied);
     };
+    let taken = |definition: &Definition| {
+        let error = refuse_taken_name(reader, &definition.id).err()?;
+        let aggregate = Some(Arc::clone(&definition.id.name));
+        Some(RefusedRule { file: None, line: None, aggregate, reason: error.to_string() })
+    };
+    let taken: Vec<RefusedRule> = wanted.definitions.iter().filter_map(taken).collect();
     Err(match first {
+        _ if !taken.is_empty() => taken,
         AggregationError::Definition(error) => vec![error.into()],
         AggregationError::Rules(errors) => errors.into_iter().map(Into::into).collect(),
         error => {
