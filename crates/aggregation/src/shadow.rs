@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Commit, Edit, guarded};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -27,7 +28,7 @@ use crate::refresh::{self, Computed};
 use crate::runtime::Aggregates;
 use crate::undo;
 
-/// How often it is looked whether something is to be built.
+/// How often it is looked at what is being built.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Copying more rows of sealed partials than this takes several commits.
 const ROWS_PER_COPY: u64 = 1_000_000;
@@ -83,14 +84,35 @@ fn families(reader: &Reader) -> BTreeMap<Arc<str>, Vec<Arc<Aggregate>>> {
 impl Aggregates {
     /// Builds what is to be built, on the real clock, until told to stop.
     pub(crate) async fn keep_building(&self, stop: &CancellationToken) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(look.tick()).await.is_some() {
+        let mut commits = self.engine().commits();
+        loop {
+            commits.mark_unchanged();
             let built = stop.run_until_cancelled(guarded(self.advance_shadows())).await;
-            if let Some(Err(error)) = built {
-                error!(error = &error as &dyn std::error::Error, "building a definition failed");
+            if let Some(Err(error)) = &built {
+                error!(error = error as &dyn std::error::Error, "building a definition failed");
+            }
+            let goes_on = self.is_building();
+            let next_look = async {
+                sleep(LOOK_EVERY).await;
+                if !goes_on {
+                    // An error means that the engine is closed; then `stop` comes soon.
+                    commits.changed().await.ok();
+                }
+            };
+            if stop.run_until_cancelled(next_look).await.is_none() {
+                return;
             }
         }
+    }
+
+    /// Whether something is being built, or that is not known. Only a commit can change it.
+    fn is_building(&self) -> bool {
+        let version = self.engine().version();
+        let has_shadow = |database: &Arc<str>| match self.catalog(&version, database) {
+            Ok(catalog) => catalog.next().iter().any(|one| one.is_shadow()),
+            Err(_) => true,
+        };
+        self.databases().iter().any(has_shadow)
     }
 
     /// Goes on building what is being built, and lets take over what is complete. Returns how many
