@@ -224,6 +224,11 @@ impl Aggregates {
         self.shared.reader(&self.query, self.engine().version(), database)
     }
 
+    /// Reads the aggregates of a session's database at the version that it has pinned.
+    pub(crate) fn reader_of(&self, session: &QuerySession) -> Result<Reader, AggregationError> {
+        self.shared.reader_of(session)
+    }
+
     /// The aggregate of that name, which must not be detached.
     pub(crate) fn attached(
         &self,

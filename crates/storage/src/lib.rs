@@ -43,6 +43,7 @@ pub use changes::ChangeMap;
 pub use check::{DataFolder, FolderCheck, check_folder, data_folder};
 pub use commit::{Commit, Replacement};
 pub use compaction::CompactionRun;
+pub use delete::{DerivedRows, TakenAlong};
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use file_store::CacheUse;

@@ -55,15 +55,17 @@ impl Extension for Answers {
         }
     }
 
-    async fn before_delete(
+    async fn delete(
         &self,
         _: &QuerySession,
         id: &MeasurementId,
         condition: &Condition,
-    ) -> Result<(), QueryError> {
+        is_all: bool,
+    ) -> Result<Deleting, QueryError> {
         match condition {
             Condition::All => Err(QueryError::Invalid(format!("{} is sealed", id.measurement))),
-            _ => Ok(()),
+            _ if is_all => Ok(Deleting::PointsOnly),
+            _ => Ok(Deleting::Done),
         }
     }
 }

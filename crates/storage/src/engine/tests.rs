@@ -56,7 +56,7 @@ impl Harness {
     }
 
     async fn delete(&self, measurement: &str, condition: Condition) -> SequenceNumber {
-        self.engine.delete(&id(measurement), condition).await.unwrap()
+        self.engine.delete(&self.engine.version(), &id(measurement), condition).await.unwrap()
     }
 
     /// As after the power went: what is on disk now is opened as another folder.
@@ -247,12 +247,14 @@ async fn a_delete_of_nothing_is_no_commit_and_of_fields_is_refused() {
     assert_eq!(harness.engine.version().seq(), seq);
     let value = FieldValue::Float(1.0);
     let by_field = Condition::Compare { column: "x".into(), comparison: Comparison::Equal, value };
-    let refused = harness.engine.delete(&id("cpu"), by_field).await.unwrap_err();
+    let refused =
+        harness.engine.delete(&harness.engine.version(), &id("cpu"), by_field).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "cannot delete from cpu: x is a field; points are chosen by time and tags only"
     );
-    let missing = harness.engine.delete(&id("mem"), Condition::All).await;
+    let missing =
+        harness.engine.delete(&harness.engine.version(), &id("mem"), Condition::All).await;
     assert!(matches!(missing, Err(StorageError::NoSuchMeasurement(_))));
 }
 
