@@ -11,6 +11,7 @@ use highwater_core::{Condition, MeasurementId, TimeRange, Timestamp};
 use highwater_query::{
     Deleting, Extension, QueryError, QueryResult, QuerySession, Registry, Statement,
 };
+use highwater_storage::LatePoints;
 
 use crate::audit::AuditReport;
 use crate::buckets::{self, AggregateBuckets};
@@ -21,6 +22,7 @@ use crate::error::AggregationError;
 use crate::explain_bucket::explain_bucket;
 use crate::freshness::tolerance;
 use crate::functions;
+use crate::late::late_points_of;
 use crate::runtime::{Aggregates, RefreshReport, Shared};
 use crate::sealed_delete::Reach;
 use crate::system;
@@ -142,6 +144,11 @@ impl Extension for AggregateTables {
                 Ok(Some(QueryResult::empty()))
             }
         }
+    }
+
+    fn late_points(&self, session: &QuerySession, measurement: &str) -> Option<LatePoints> {
+        let catalog = self.shared.cache.catalog(session.version(), session.database()).ok()?;
+        Some(late_points_of(&catalog, measurement))
     }
 
     async fn delete(

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Bucket, Comparison, Condition, FieldValue, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{Bucket, Condition, FieldValue, TimeRange, TimeRanges, Timestamp};
 
 use crate::pieces::Pieces;
 
@@ -207,6 +207,7 @@ impl fmt::Display for Refused {
 
 #[cfg(test)]
 mod tests {
+    use highwater_core::Comparison;
     use insta::assert_snapshot;
 
     use super::*;

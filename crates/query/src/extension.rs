@@ -11,6 +11,7 @@ use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_planner::ExtensionPlanner;
 use highwater_core::{Condition, MeasurementId};
+use highwater_storage::LatePoints;
 
 use crate::error::QueryError;
 use crate::session::{QueryResult, QuerySession};
@@ -63,6 +64,13 @@ pub trait Extension: Send + Sync + Debug {
     ) -> Result<Option<QueryResult>, QueryError> {
         let _ = (session, statement);
         Ok(None)
+    }
+
+    /// What becomes of points of a measurement that are older than its retention; the first
+    /// extension that has an opinion decides.
+    fn late_points(&self, session: &QuerySession, measurement: &str) -> Option<LatePoints> {
+        let _ = (session, measurement);
+        None
     }
 
     /// Asked before points are deleted. `condition` says what their times and tags are; unless

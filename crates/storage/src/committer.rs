@@ -11,13 +11,13 @@
 
 mod log;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
@@ -34,7 +34,7 @@ use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
 use crate::wal::WalWriter;
-use crate::write::{Target, WriteMode, WriteReport, decide};
+use crate::write::{LatePoints, LateRules, Target, WriteMode, WriteReport, decide};
 
 /// Requests that wait for the commit thread; senders wait when there are more.
 pub(crate) const QUEUE_REQUESTS: usize = 1024;
@@ -78,6 +78,7 @@ pub(crate) struct Write {
     pub(crate) database: Arc<str>,
     pub(crate) batches: Vec<PointBatch>,
     pub(crate) mode: WriteMode,
+    pub(crate) late: LateRules,
 }
 
 /// What the commit thread and everybody else look at together.
@@ -97,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) flush_due: Notify,
     /// Woken when there may be segments to compact.
     pub(crate) segments_changed: Notify,
+    /// Points that came too late and were left out since the start.
+    dropped_late: Mutex<BTreeMap<MeasurementId, u64>>,
     /// The newest commit, for whoever waits for one.
     pub(crate) commits: watch::Sender<SequenceNumber>,
     published: RwLock<Arc<Version>>,
@@ -124,6 +127,7 @@ impl Shared {
             log_bytes,
             pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
+            dropped_late: Mutex::default(),
             flush_due,
             segments_changed,
             commits,
@@ -135,6 +139,21 @@ impl Shared {
     /// Why nothing is accepted any more; `None` while all is well.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.read().clone()
+    }
+
+    /// Points that came too late and were left out since the start, by measurement.
+    pub(crate) fn dropped_late(&self) -> BTreeMap<MeasurementId, u64> {
+        self.dropped_late.lock().clone()
+    }
+
+    /// Counts points that are left out, and returns how many these are.
+    fn count_dropped(&self, dropped: Vec<(MeasurementId, usize)>) -> usize {
+        let sum = dropped.iter().map(|(_, points)| points).sum();
+        let mut counted = self.dropped_late.lock();
+        for (id, points) in dropped {
+            *counted.entry(id).or_default() += points as u64;
+        }
+        sum
     }
 
     /// The error of a request that the commit thread will not answer.
@@ -268,12 +287,18 @@ impl Committer {
         let mut next = draft.clone();
         let (seq, now) = (draft.seq().next(), self.shared.clock.now());
         let mut stored = Vec::with_capacity(write.batches.len());
-        let mut refused = Vec::new();
+        let (mut dropped, mut refused) = (Vec::new(), Vec::new());
         for batch in write.batches {
             let id =
                 MeasurementId::new(Arc::clone(&write.database), Arc::clone(&batch.measurement));
-            let decision = decide(batch, &self.target(&next, &id, &Columns::default()))?;
+            let late = write.late.get(&id.measurement).copied().unwrap_or_default();
+            let none = Columns::default();
+            let target = Target { late, ..self.target(&next, &id, &none) };
+            let decision = decide(batch, &target)?;
             refused.extend(decision.refused);
+            if decision.dropped > 0 {
+                dropped.push((id.clone(), decision.dropped));
+            }
             if decision.accepted.rows() > 0 {
                 next.note_time(&id, now);
                 next.apply_points(&id, &decision.accepted, seq)?;
@@ -281,15 +306,20 @@ impl Committer {
             }
         }
         let all_or_nothing = write.mode == WriteMode::AllOrNothing;
-        if stored.is_empty() || (all_or_nothing && !refused.is_empty()) {
-            return Ok(WriteReport { seq: draft.seq(), rows: 0, refused });
+        if all_or_nothing && !refused.is_empty() {
+            return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped: 0, refused });
+        }
+        let dropped = self.shared.count_dropped(dropped);
+        if stored.is_empty() {
+            return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped, refused });
         }
         if self.is_logging() {
             self.log.append_points(seq, &stored)?;
         }
         next.note_unflushed(now);
         *draft = next;
-        Ok(WriteReport { seq, rows: stored.iter().map(|(_, points)| points.rows()).sum(), refused })
+        let rows = stored.iter().map(|(_, points)| points.rows()).sum();
+        Ok(WriteReport { seq, rows, dropped, refused })
     }
 
     fn target<'a>(&self, version: &'a Version, id: &MeasurementId, new: &'a Columns) -> Target<'a> {
@@ -299,6 +329,7 @@ impl Committer {
             kind: measurement.map_or(MeasurementKind::Points, |found| found.kind()),
             columns: measurement.map_or(new, |found| &found.columns),
             horizon: keep.map(|keep| (keep.before(self.shared.clock.now()), keep)),
+            late: LatePoints::Refuse,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::recovery::{FolderLock, open_folder, recover};
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
 use crate::wal::log_path;
-use crate::write::{WriteMode, WriteReport, check_shape};
+use crate::write::{LateRules, WriteMode, WriteReport, check_shape};
 
 /// A storage engine over one data folder. Clones are handles to the same engine.
 ///
@@ -172,9 +172,28 @@ impl Engine {
         batches: Vec<PointBatch>,
         mode: WriteMode,
     ) -> Result<WriteReport, StorageError> {
+        self.write_late(database, batches, mode, LateRules::new()).await
+    }
+
+    /// [`Engine::write`] that does with points older than the retention what `late` says.
+    ///
+    /// # Errors
+    /// Those of [`Engine::write`].
+    pub async fn write_late(
+        &self,
+        database: &str,
+        batches: Vec<PointBatch>,
+        mode: WriteMode,
+        late: LateRules,
+    ) -> Result<WriteReport, StorageError> {
         batches.iter().try_for_each(check_shape)?;
-        let write = Write { database: Arc::from(database), batches, mode };
+        let write = Write { database: Arc::from(database), batches, mode, late };
         self.request(|reply| Request::Write(write, reply)).await
+    }
+
+    /// Points that came too late and were left out since the engine was opened, by measurement.
+    pub fn dropped_late(&self) -> BTreeMap<MeasurementId, u64> {
+        self.0.shared.dropped_late()
     }
 
     /// Removes the points of a measurement for which the condition holds, those written after the

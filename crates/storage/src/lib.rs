@@ -59,4 +59,4 @@ pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};
 pub use version::{Measurement, Version};
 pub use worker::guarded;
-pub use write::{RefusedLine, WriteMode, WriteReport};
+pub use write::{LatePoints, LateRules, RefusedLine, WriteMode, WriteReport};

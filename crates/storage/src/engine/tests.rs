@@ -8,6 +8,8 @@ mod bucket_model;
 mod check;
 #[path = "crash.rs"]
 mod crash;
+#[path = "deletes.rs"]
+mod deletes;
 #[path = "model.rs"]
 mod model;
 #[path = "points.rs"]
@@ -184,7 +186,11 @@ async fn lines_that_contradict_are_refused_and_their_neighbours_stored() {
 #[tokio::test]
 async fn points_older_than_the_retention_are_refused() {
     let harness = Harness::new().await;
-    let rules = vec![RetentionRule { measurement: "cpu".into(), keep: "1h".parse().unwrap() }];
+    let rules = vec![RetentionRule {
+        measurement: "cpu".into(),
+        keep: "1h".parse().unwrap(),
+        max_hold: None,
+    }];
     let edits = vec![Edit::SetRetention { database: "db".into(), rules }];
     harness.engine.commit(Commit { edits, ..Commit::default() }).await.unwrap();
     let horizon = 1_000_000 - 3600;
