@@ -207,8 +207,11 @@ impl fmt::Display for Refused {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use highwater_core::Comparison;
     use insta::assert_snapshot;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -312,5 +315,96 @@ mod tests {
             hourly.taken(&Reach::of(&Condition::Or(vec![live]), true)),
             Ok(TimeRanges::none())
         );
+    }
+
+    /// Whether a point of a host, at so many minutes of the second of January, is deleted.
+    fn holds(condition: &Condition, host: &str, minute: i64) -> bool {
+        let compared = |comparison, order: std::cmp::Ordering| match comparison {
+            Comparison::Equal => order.is_eq(),
+            Comparison::NotEqual => order.is_ne(),
+            Comparison::Less => order.is_lt(),
+            Comparison::LessOrEqual => order.is_le(),
+            Comparison::Greater => order.is_gt(),
+            Comparison::GreaterOrEqual => order.is_ge(),
+        };
+        match condition {
+            Condition::All => true,
+            Condition::Compare { comparison, value: FieldValue::Timestamp(at), .. } => {
+                compared(*comparison, minute_of_january(minute).cmp(at))
+            }
+            Condition::Compare { comparison, value: FieldValue::String(text), .. } => {
+                compared(*comparison, host.cmp(text))
+            }
+            Condition::Not(inner) => !holds(inner, host, minute),
+            Condition::And(parts) => parts.iter().all(|part| holds(part, host, minute)),
+            Condition::Or(parts) => parts.iter().any(|part| holds(part, host, minute)),
+            other => panic!("{other:?} is not drawn"),
+        }
+    }
+
+    fn minute_of_january(minute: i64) -> Timestamp {
+        at("2024-01-02").saturating_add(minute * highwater_core::time::NANOS_PER_MINUTE)
+    }
+
+    fn any_condition() -> impl Strategy<Value = Condition> {
+        let comparison = prop::sample::select(vec![
+            Comparison::Equal,
+            Comparison::NotEqual,
+            Comparison::Less,
+            Comparison::LessOrEqual,
+            Comparison::Greater,
+            Comparison::GreaterOrEqual,
+        ]);
+        let time = (comparison, 0i64..12, prop::sample::select(vec![0i64, 0, 0, 7]));
+        let leaf = prop_oneof![
+            4 => time.prop_map(|(comparison, quarter, odd)| Condition::Compare {
+                column: TIME_COLUMN.into(),
+                comparison,
+                value: FieldValue::Timestamp(minute_of_january(quarter * 15 + odd)),
+            }),
+            2 => prop::sample::select(vec!["a", "b"]).prop_map(|host| tag("host", host)),
+            1 => Just(Condition::All),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|inner| Condition::Not(Box::new(inner))),
+                prop::collection::vec(inner.clone(), 1..4).prop_map(Condition::And),
+                prop::collection::vec(inner, 1..3).prop_map(Condition::Or),
+            ]
+        })
+    }
+
+    proptest! {
+        /// What goes is what the delete says, and no row loses just some of its points.
+        #[test]
+        fn rows_go_as_a_whole_and_no_others(
+            condition in any_condition(), bucket in 0usize..4, by_host: bool,
+        ) {
+            let bucket = ["15m", "30m", "1h", "none"][bucket];
+            let groups: &[&str] = if by_host { &["host"] } else { &[] };
+            let end = minute_of_january(120);
+            let times = TimeRange::new(minute_of_january(0), end).into();
+            let sealed = Sealed { times, ..sealed("a", bucket, groups) };
+            let reach = Reach::of(&condition, true);
+            let taken = sealed.taken(&reach);
+            let mut rows: BTreeMap<(Timestamp, &str), BTreeSet<bool>> = BTreeMap::new();
+            for (minute, host) in (0..180).flat_map(|m| [(m, "a"), (m, "b")]) {
+                let (time, is_deleted) = (minute_of_january(minute), holds(&condition, host, minute));
+                prop_assert!(!is_deleted || reach.times.contains(time), "outside of its reach");
+                if time >= end {
+                    continue;
+                }
+                let start = sealed.bucket.map_or(at("2024-01-02"), |b| b.start_of(time));
+                let row = (start, if by_host { host } else { "" });
+                rows.entry(row).or_default().insert(is_deleted);
+                if let Ok(taken) = &taken {
+                    let goes = taken.contains(time) && holds(&reach.tags, host, minute);
+                    prop_assert_eq!(goes, is_deleted, "{} of {}", host, time);
+                }
+            }
+            if taken.is_ok() {
+                prop_assert!(rows.values().all(|fates| fates.len() == 1), "{:?}", rows);
+            }
+        }
     }
 }

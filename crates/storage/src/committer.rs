@@ -11,13 +11,13 @@
 
 mod log;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::error;
@@ -28,13 +28,14 @@ use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
+use crate::late::{DroppedPoints, LatePoints, LateRules};
 use crate::manifest::{Edit, Manifest, MeasurementKind};
 use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
 use crate::wal::WalWriter;
-use crate::write::{LatePoints, LateRules, Target, WriteMode, WriteReport, decide};
+use crate::write::{Target, WriteMode, WriteReport, decide};
 
 /// Requests that wait for the commit thread; senders wait when there are more.
 pub(crate) const QUEUE_REQUESTS: usize = 1024;
@@ -98,8 +99,8 @@ pub(crate) struct Shared {
     pub(crate) flush_due: Notify,
     /// Woken when there may be segments to compact.
     pub(crate) segments_changed: Notify,
-    /// Points that came too late and were left out since the start.
-    dropped_late: Mutex<BTreeMap<MeasurementId, u64>>,
+    /// Points that came too late and were left out.
+    pub(crate) dropped_late: DroppedPoints,
     /// The newest commit, for whoever waits for one.
     pub(crate) commits: watch::Sender<SequenceNumber>,
     published: RwLock<Arc<Version>>,
@@ -127,7 +128,7 @@ impl Shared {
             log_bytes,
             pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
-            dropped_late: Mutex::default(),
+            dropped_late: DroppedPoints::default(),
             flush_due,
             segments_changed,
             commits,
@@ -139,21 +140,6 @@ impl Shared {
     /// Why nothing is accepted any more; `None` while all is well.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.read().clone()
-    }
-
-    /// Points that came too late and were left out since the start, by measurement.
-    pub(crate) fn dropped_late(&self) -> BTreeMap<MeasurementId, u64> {
-        self.dropped_late.lock().clone()
-    }
-
-    /// Counts points that are left out, and returns how many these are.
-    fn count_dropped(&self, dropped: Vec<(MeasurementId, usize)>) -> usize {
-        let sum = dropped.iter().map(|(_, points)| points).sum();
-        let mut counted = self.dropped_late.lock();
-        for (id, points) in dropped {
-            *counted.entry(id).or_default() += points as u64;
-        }
-        sum
     }
 
     /// The error of a request that the commit thread will not answer.
@@ -309,7 +295,7 @@ impl Committer {
         if all_or_nothing && !refused.is_empty() {
             return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped: 0, refused });
         }
-        let dropped = self.shared.count_dropped(dropped);
+        let dropped = self.shared.dropped_late.count(dropped);
         if stored.is_empty() {
             return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped, refused });
         }

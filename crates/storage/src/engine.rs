@@ -18,13 +18,14 @@ use crate::delete::{TakenAlong, plan_delete, prepare_delete, prepare_delete_of_p
 use crate::error::StorageError;
 use crate::file_store::{CacheUse, FileStore, run_blocking};
 use crate::flush::{close_logs, plan_flushed, write_frozen};
+use crate::late::LateRules;
 use crate::manifest::Edit;
 use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
 use crate::wal::log_path;
-use crate::write::{LateRules, WriteMode, WriteReport, check_shape};
+use crate::write::{WriteMode, WriteReport, check_shape};
 
 /// A storage engine over one data folder. Clones are handles to the same engine.
 ///
@@ -193,7 +194,7 @@ impl Engine {
 
     /// Points that came too late and were left out since the engine was opened, by measurement.
     pub fn dropped_late(&self) -> BTreeMap<MeasurementId, u64> {
-        self.0.shared.dropped_late()
+        self.0.shared.dropped_late.all()
     }
 
     /// Removes the points of a measurement for which the condition holds, those written after the

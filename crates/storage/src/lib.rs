@@ -20,6 +20,7 @@ mod error;
 mod file_store;
 mod flush;
 mod inspect;
+mod late;
 mod lru;
 mod manifest;
 mod memtable;
@@ -48,6 +49,7 @@ pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use file_store::CacheUse;
 pub use inspect::{FileDescription, describe_file};
+pub use late::{LatePoints, LateRules};
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
     Tombstone,
@@ -59,4 +61,4 @@ pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};
 pub use version::{Measurement, Version};
 pub use worker::guarded;
-pub use write::{LatePoints, LateRules, RefusedLine, WriteMode, WriteReport};
+pub use write::{RefusedLine, WriteMode, WriteReport};

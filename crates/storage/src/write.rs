@@ -14,6 +14,7 @@ use highwater_core::{ColumnRole, FieldType, PointBatch, SequenceNumber, Timestam
 
 use crate::columns::{Columns, Place};
 use crate::error::StorageError;
+use crate::late::LatePoints;
 use crate::manifest::MeasurementKind;
 
 /// What happens to the good lines of a request that has bad ones.
@@ -24,19 +25,6 @@ pub enum WriteMode {
     /// Nothing is stored.
     AllOrNothing,
 }
-
-/// What becomes of points that are older than the retention of their measurement.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LatePoints {
-    /// Their lines are refused.
-    #[default]
-    Refuse,
-    /// They are left out, and counted.
-    Drop,
-}
-
-/// What becomes of late points, by measurement; the lines of others are refused.
-pub type LateRules = BTreeMap<Arc<str>, LatePoints>;
 
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
