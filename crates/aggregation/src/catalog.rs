@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, Schema, TimeRange, Timestamp};
+use highwater_core::{MeasurementId, Schema, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Edit, Version};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,9 @@ pub(crate) struct DefinitionDocument {
 pub(crate) struct Progress {
     /// Which ranges are stored, and the commit their partials reflect.
     pub(crate) applied: Applied,
+    /// What had expired by force before it was applied: sealed as it stands, and missing points.
+    #[serde(skip_serializing_if = "TimeRanges::is_empty")]
+    pub(crate) lost: TimeRanges,
     /// Event time up to which buckets are closed and materialized; on a bucket boundary.
     pub(crate) last_processed: Option<Timestamp>,
     /// Refreshes that succeeded.

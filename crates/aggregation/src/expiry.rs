@@ -4,13 +4,14 @@
 //! when the *floor* of the measurement rises; before that every attached aggregate over it applies
 //! what lies below, so that those pieces are sealed and not lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_core::bucket::Span;
+use highwater_core::time::NANOS_PER_SEC;
 use highwater_core::{MeasurementId, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Commit, Edit, Measurement, MeasurementKind, guarded};
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -25,49 +26,44 @@ use crate::runtime::Aggregates;
 /// How often the background task looks whether something has expired.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 
-/// A row of `system.retention`.
-#[derive(Debug, Serialize)]
-pub(crate) struct RetentionRow {
-    measurement: String,
-    keep: String,
-    /// Readers see points from here on.
-    horizon: Timestamp,
-    /// Points before this instant are gone for good.
-    dropped_before: Option<Timestamp>,
-    /// Aggregates that have not applied what should go next, comma separated.
-    held_back_by: Option<String>,
-    /// Why nothing is dropped at present, whatever its age.
-    paused: Option<String>,
-}
-
 /// A measurement or materialization with a limited age.
-struct Ageing {
+pub(crate) struct Ageing {
     /// The measurement whose floor is to rise.
-    id: MeasurementId,
+    pub(crate) id: MeasurementId,
     /// The name that dependants call it by.
-    name: Arc<str>,
-    keep: Span,
-    source: Expiring,
+    pub(crate) name: Arc<str>,
+    pub(crate) keep: Span,
+    /// How much longer dependants may hold it before somebody should look.
+    pub(crate) max_hold: Option<Span>,
+    pub(crate) source: Expiring,
     /// The earliest time that may still be stored.
     oldest: Option<Timestamp>,
 }
 
 impl Ageing {
-    /// How far its floor may rise, and who holds it back.
-    fn gate(&self, reader: &Reader) -> Gate {
-        let dependants = |reader: &Reader, is_one: fn(&Aggregate) -> bool| {
+    /// Who needs it, those that are being built too; a detached aggregate needs nothing.
+    pub(crate) fn dependants(&self, reader: &Reader) -> Vec<(Arc<Aggregate>, Dependant)> {
+        let of = |reader: &Reader, is_one: fn(&Aggregate) -> bool| {
             let own = reader.catalog().dependants(&self.name).filter(|one| is_one(one));
-            let dependant = own.map(|dependant| Dependant {
-                name: dependant.run_id().name,
-                pieces: dependant.definition.pieces,
-                stale: reader.stale(dependant, &TimeRanges::all()),
+            let dependant = own.map(|dependant| {
+                let needs = Dependant {
+                    name: dependant.run_id().name,
+                    pieces: dependant.definition.pieces,
+                    stale: reader.stale(dependant, &TimeRanges::all()),
+                };
+                (Arc::clone(dependant), needs)
             });
             dependant.collect::<Vec<_>>()
         };
-        let mut all = dependants(reader, |one| !one.document.detached);
-        all.extend(dependants(&reader.next(), Aggregate::is_shadow));
-        let dependants = all;
-        gate(&self.source, &dependants)
+        let mut all = of(reader, |one| !one.document.detached);
+        all.extend(of(&reader.next(), Aggregate::is_shadow));
+        all
+    }
+
+    /// How far its floor may rise, and who holds it back.
+    pub(crate) fn gate(&self, reader: &Reader) -> Gate {
+        let dependants = self.dependants(reader).into_iter().map(|(_, needs)| needs);
+        gate(&self.source, &dependants.collect::<Vec<_>>())
     }
 
     /// Whether something is stored that could go at `floor`.
@@ -133,7 +129,7 @@ impl Aggregates {
     }
 
     /// Lets every dependant apply what is about to go, then lets it go; `false` if nothing could.
-    async fn raise_floor(
+    pub(crate) async fn raise_floor(
         &self,
         database: &Arc<str>,
         id: &MeasurementId,
@@ -149,6 +145,7 @@ impl Aggregates {
         for held in &gate.held_back {
             debug!(measurement = %id, %held, "expiry waits");
         }
+        self.warn_of_overdue(&ageing, &gate);
         if !gate.is_open(&ageing.source) {
             return Ok(false);
         }
@@ -156,6 +153,33 @@ impl Aggregates {
         self.engine().commit(commit).await?;
         info!(measurement = %id, floor = %gate.floor, "dropped expired points");
         Ok(true)
+    }
+}
+
+impl Aggregates {
+    /// Says, once a day for each, which dependants hold points back for longer than they may.
+    fn warn_of_overdue(&self, ageing: &Ageing, gate: &Gate) {
+        let Some(max_hold) = ageing.max_hold else { return };
+        for held in gate.held_back.iter().filter(|one| one.is_overdue(&ageing.source, max_hold)) {
+            let key = (ageing.id.clone(), Arc::clone(&held.by));
+            if self.hold_alerts().lock().is_due(key, self.now()) {
+                let held_seconds = held.held_nanos(&ageing.source) / NANOS_PER_SEC;
+                warn!(measurement = %ageing.id, aggregate = %held.by, held_seconds, %max_hold,
+                    waits_for = %held.waits_for, "expired points are kept for an aggregate");
+            }
+        }
+    }
+}
+
+/// When it was last said who holds what back.
+#[derive(Debug, Default)]
+pub(crate) struct HoldAlerts(BTreeMap<(MeasurementId, Arc<str>), Timestamp>);
+
+impl HoldAlerts {
+    /// Whether it is to be said now that a dependant holds a measurement back: once each UTC day.
+    fn is_due(&mut self, held: (MeasurementId, Arc<str>), now: Timestamp) -> bool {
+        let today = now.start_of_day();
+        self.0.insert(held, today) != Some(today)
     }
 }
 
@@ -167,7 +191,11 @@ fn expired(reader: &Reader, id: &MeasurementId) -> Option<(Ageing, Gate)> {
 }
 
 /// The commit that raises a floor, unless somebody touches what lies below it meanwhile.
-fn raising(reader: &Reader, ageing: &Ageing, floor: Timestamp) -> Result<Commit, AggregationError> {
+pub(crate) fn raising(
+    reader: &Reader,
+    ageing: &Ageing,
+    floor: Timestamp,
+) -> Result<Commit, AggregationError> {
     let version = reader.session().version();
     let gone = TimeRange::before(floor);
     let id = ageing.id.clone();
@@ -177,6 +205,7 @@ fn raising(reader: &Reader, ageing: &Ageing, floor: Timestamp) -> Result<Commit,
         let [_, key] = aggregate.keys();
         let mut progress = Progress::clone(&aggregate.progress);
         progress.applied.remove(gone);
+        progress.lost = progress.lost.subtract(&gone.into());
         commit.expect_documents.push((key.clone(), version.document(&key).cloned()));
         commit.edits.push(aggregate.put_progress(&progress)?);
     }
@@ -184,13 +213,14 @@ fn raising(reader: &Reader, ageing: &Ageing, floor: Timestamp) -> Result<Commit,
 }
 
 /// Everything that is stored and has a limited age: measurements first, then materializations.
-fn ageing(reader: &Reader) -> Vec<Ageing> {
+pub(crate) fn ageing(reader: &Reader) -> Vec<Ageing> {
     let version = reader.session().version();
     let now = reader.session().now();
     let ageing = |stored: &Measurement, name: &Arc<str>, keep: Span, pieces| Ageing {
         id: stored.id().clone(),
         name: Arc::clone(name),
         keep,
+        max_hold: None,
         source: Expiring { floor: stored.floor(), horizon: keep.before(now), pieces },
         oldest: stored.times().map(|times| times.start.max(stored.floor())),
     };
@@ -198,7 +228,9 @@ fn ageing(reader: &Reader) -> Vec<Ageing> {
         .measurements(reader.session().database())
         .filter(|one| one.kind() == MeasurementKind::Points)
         .filter_map(|one| {
-            Some(ageing(one, &one.id().measurement, version.retention(one.id())?, None))
+            let rule = version.retention_rule(one.id())?;
+            let points = ageing(one, &one.id().measurement, rule.keep, None);
+            Some(Ageing { max_hold: rule.max_hold, ..points })
         });
     let attached = reader.catalog().iter().filter(|aggregate| !aggregate.document.detached);
     let stored = attached.filter_map(|aggregate| {
@@ -209,19 +241,21 @@ fn ageing(reader: &Reader) -> Vec<Ageing> {
     points.chain(stored).collect()
 }
 
-/// What `system.retention` shows.
-pub(crate) fn overview(reader: &Reader, paused: Option<String>) -> Vec<RetentionRow> {
-    let row = |one: Ageing| {
-        let gate = one.gate(reader);
-        let held: Vec<String> = gate.held_back.iter().map(ToString::to_string).collect();
-        RetentionRow {
-            measurement: one.name.to_string(),
-            keep: one.keep.to_string(),
-            horizon: one.source.horizon,
-            dropped_before: Some(one.source.floor).filter(|at| *at > TimeRange::ALL.start),
-            held_back_by: (!held.is_empty()).then(|| held.join("; ")),
-            paused: paused.clone(),
-        }
-    };
-    ageing(reader).into_iter().map(row).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_something_back_is_named_once_a_day() {
+        let mut alerts = HoldAlerts::default();
+        let mut is_due = |measurement: &str, by: &str, now: &str| {
+            let key = (MeasurementId::new("t", measurement), Arc::from(by));
+            alerts.is_due(key, Timestamp::parse(now).unwrap())
+        };
+        assert!(is_due("cpu", "hourly", "2024-01-01T23:00:00Z"));
+        assert!(!is_due("cpu", "hourly", "2024-01-01T23:59:59Z"));
+        assert!(is_due("cpu", "daily", "2024-01-01T23:59:59Z"));
+        assert!(is_due("mem", "hourly", "2024-01-01T23:59:59Z"));
+        assert!(is_due("cpu", "hourly", "2024-01-02T00:00:00Z"));
+    }
 }

@@ -1,5 +1,5 @@
 //! What aggregation adds to SQL: aggregates as tables, the schema `system`, functions, `REFRESH`,
-//! and a veto on deletes that sealed buckets could not follow.
+//! and deletes that sealed buckets follow.
 
 use std::sync::Arc;
 
@@ -8,18 +8,23 @@ use async_trait::async_trait;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use highwater_core::{Condition, MeasurementId, TimeRange, Timestamp};
-use highwater_query::{Extension, QueryError, QueryResult, QuerySession, Registry, Statement};
+use highwater_query::{
+    Deleting, Extension, QueryError, QueryResult, QuerySession, Registry, Statement,
+};
+use highwater_storage::LatePoints;
 
 use crate::audit::AuditReport;
 use crate::buckets::{self, AggregateBuckets};
-use crate::catalog::{Aggregate, Catalog};
+use crate::catalog::Catalog;
 use crate::definition::AggregateId;
 use crate::dropping::DropMeasurements;
 use crate::error::AggregationError;
 use crate::explain_bucket::explain_bucket;
 use crate::freshness::tolerance;
 use crate::functions;
+use crate::late::late_points_of;
 use crate::runtime::{Aggregates, RefreshReport, Shared};
+use crate::sealed_delete::Reach;
 use crate::system;
 use crate::table::AggregateTable;
 
@@ -56,37 +61,6 @@ impl AggregateTables {
         let mentioned = |word: &str| session.mentions(word);
         let table = AggregateTable::new(reader, aggregate, tolerance, mentioned)?;
         Ok(Some(Arc::new(table)))
-    }
-
-    /// Refuses a delete that reaches below the floor of a measurement while an aggregate keeps
-    /// sealed buckets there: they cannot be recomputed without what is deleted.
-    fn refuse_sealed(
-        &self,
-        session: &QuerySession,
-        id: &MeasurementId,
-        condition: &Condition,
-    ) -> Result<(), AggregationError> {
-        let reader = self.shared.reader_of(session)?;
-        let Some(measurement) = session.version().measurement(id) else { return Ok(()) };
-        let expired = TimeRange::before(measurement.floor());
-        if expired.is_empty() || !condition.times().overlaps(expired) {
-            return Ok(());
-        }
-        let holds = |one: &&Arc<Aggregate>| {
-            one.definition.root == *id && one.progress.applied.covered().overlaps(expired)
-        };
-        let holding: Vec<&str> =
-            reader.catalog().iter().filter(holds).map(|one| one.name().as_ref()).collect();
-        if holding.is_empty() {
-            return Ok(());
-        }
-        Err(AggregationError::Conflict(format!(
-            "points before {} have expired and live on in sealed buckets of {}, which cannot be \
-             reduced; add `AND time >= '{}'` to delete what is still there",
-            expired.end,
-            holding.join(", "),
-            expired.end
-        )))
     }
 }
 
@@ -172,13 +146,22 @@ impl Extension for AggregateTables {
         }
     }
 
-    async fn before_delete(
+    fn late_points(&self, session: &QuerySession, measurement: &str) -> Option<LatePoints> {
+        let catalog = self.shared.cache.catalog(session.version(), session.database()).ok()?;
+        Some(late_points_of(&catalog, measurement))
+    }
+
+    async fn delete(
         &self,
         session: &QuerySession,
         id: &MeasurementId,
         condition: &Condition,
-    ) -> Result<(), QueryError> {
-        self.refuse_sealed(session, id, condition).map_err(QueryError::from)
+        is_all: bool,
+    ) -> Result<Deleting, QueryError> {
+        let aggregates = Aggregates::of(session.engine().clone(), Arc::clone(&self.shared));
+        let reach = Reach::of(condition, is_all);
+        let is_done = aggregates.delete_sealed(session, id, &reach, condition).await?;
+        Ok(if is_done { Deleting::Done } else { Deleting::PointsOnly })
     }
 }
 

@@ -5,12 +5,12 @@
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole), `change` (what a changed definition means for
-//! what is stored). The acting part: `catalog` (definitions and progress in the manifest), `exact`
+//! what is stored), `sealed_delete` (what a delete means for sealed buckets). The acting part: `catalog` (definitions and progress in the manifest), `exact`
 //! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
-//! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `registry`,
+//! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`, `late` (points older than that) and `retention_status`, `registry`,
 //! `shadow` (changed definitions built aside), `undo`, `rule_plan` with `estimate` (what rule files would do),
-//! `dropping`, `quarantine`; `audit` with `differences` (is what is stored right?), `buckets` and
+//! `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?), `buckets` and
 //! `explain_bucket` (how it stands), `faults` (damage for tests), and [`runtime`], the handle over all of it.
 
 pub mod applied;
@@ -21,6 +21,7 @@ mod change;
 mod clock_guard;
 mod commits;
 pub mod definition;
+mod deleting;
 mod differences;
 mod dropping;
 mod error;
@@ -32,10 +33,12 @@ mod extension;
 mod faults;
 mod filter;
 mod fitting;
+mod force_expiry;
 mod freshness;
 pub mod functions;
 mod group_limit;
 mod lanes;
+mod late;
 mod materialization;
 pub mod partial;
 pub mod pieces;
@@ -46,11 +49,13 @@ mod refresh;
 mod registry;
 mod renaming;
 pub mod retention;
+mod retention_status;
 mod rule_plan;
 pub mod rules;
 pub mod runtime;
 mod schedule;
 mod scheduler;
+mod sealed_delete;
 mod shadow;
 pub mod staleness;
 mod starts;
@@ -72,10 +77,12 @@ pub use differences::Mismatch;
 pub use dropping::Readers;
 pub use error::AggregationError;
 pub use estimate::Estimate;
+pub use force_expiry::{ForcedExpiry, Lost};
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use retention_status::RetentionStatus;
 pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};

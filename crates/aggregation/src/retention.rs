@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use highwater_core::bucket::Span;
 use highwater_core::{TimeRange, TimeRanges, Timestamp};
 
 use crate::pieces::Pieces;
@@ -59,6 +60,42 @@ impl Gate {
     pub fn is_open(&self, source: &Expiring) -> bool {
         self.floor > source.floor
     }
+}
+
+impl HeldBack {
+    /// For how long, in nanoseconds, the earliest that the dependant has not applied is past its
+    /// age; 0 if nothing waits but a piece that would be torn.
+    pub fn held_nanos(&self, source: &Expiring) -> i64 {
+        let waits = self.waits_for.hull();
+        waits.map_or(0, |hull| {
+            source.horizon.as_nanos().saturating_sub(hull.start.max(source.floor).as_nanos())
+        })
+    }
+
+    /// Whether that is longer than `max_hold`.
+    pub fn is_overdue(&self, source: &Expiring, max_hold: Span) -> bool {
+        let earliest_kept = max_hold.before(source.horizon);
+        self.waits_for.hull().is_some_and(|hull| hull.start < earliest_kept)
+    }
+}
+
+/// What goes although dependants hold it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// Where the floor is raised to; the present floor if nothing can go.
+    pub floor: Timestamp,
+    /// What each dependant, in the order given, had not applied of it.
+    pub lost: Vec<TimeRanges>,
+}
+
+/// What goes if nobody is waited for. Pieces are not torn all the same: one that went by half
+/// could never be right again.
+pub fn force(source: &Expiring, dependants: &[Dependant]) -> Forced {
+    let idle = |one: &Dependant| Dependant { stale: TimeRanges::none(), ..one.clone() };
+    let floor = gate(source, &dependants.iter().map(idle).collect::<Vec<_>>()).floor;
+    let gone = TimeRanges::from(TimeRange::new(source.floor, floor));
+    let lost = dependants.iter().map(|one| one.stale.intersect(&gone)).collect();
+    Forced { floor, lost }
 }
 
 impl fmt::Display for HeldBack {
@@ -195,6 +232,54 @@ mod tests {
         seven keeps everything from 2024-01-12T00:00:00Z, where a piece of it would be torn
         ");
         assert!(!gate.is_open(&raw("12", "15")));
+    }
+
+    #[test]
+    fn what_is_held_for_too_long_is_overdue() {
+        let source = raw("01", "10T12:00:00Z");
+        let dependants = [
+            dependant("hourly", "1h", &[("05T03:00:00Z", "05T04:00:00Z"), ("09", "20")]),
+            dependant("seven", "7h", &[]),
+        ];
+        let gate = gate(&source, &dependants);
+        let held: Vec<(&str, i64)> = gate
+            .held_back
+            .iter()
+            .map(|held| (&*held.by, held.held_nanos(&source) / 3_600_000_000_000))
+            .collect();
+        assert_eq!(held, [("hourly", 5 * 24 + 9), ("seven", 0)]);
+        let overdue = |most: &str| {
+            let all = gate.held_back.iter();
+            let overdue = all.filter(|held| held.is_overdue(&source, most.parse().unwrap()));
+            overdue.map(|held| &*held.by).collect::<Vec<_>>()
+        };
+        assert_eq!(overdue("0s"), ["hourly"]);
+        assert_eq!(overdue("128h"), ["hourly"]);
+        assert_eq!(overdue("129h"), [""; 0], "longer than that, not just as long");
+    }
+
+    #[test]
+    fn force_waits_for_nobody_and_tears_nothing() {
+        let source = raw("01", "13T12:00:00Z");
+        let dependants = [
+            dependant("hourly", "1h", &[("05T03:00:00Z", "05T04:00:00Z"), ("09", "20")]),
+            dependant("daily", "1d", &[]),
+        ];
+        let forced = force(&source, &dependants);
+        assert_eq!(forced.floor, day("13"));
+        let lost: Vec<String> = forced.lost.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lost,
+            [
+                "[2024-01-05T03:00:00Z, 2024-01-05T04:00:00Z) \
+                 [2024-01-09T00:00:00Z, 2024-01-13T00:00:00Z)",
+                &TimeRanges::none().to_string()
+            ]
+        );
+        let with_seven = [&dependants[..], &[dependant("seven", "7h", &[])]].concat();
+        assert_eq!(force(&source, &with_seven).floor, day("11"));
+        let done = force(&raw("13", "13T12:00:00Z"), &dependants);
+        assert_eq!((done.floor, done.lost[0].is_empty()), (day("13"), true));
     }
 
     #[test]

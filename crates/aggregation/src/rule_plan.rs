@@ -298,12 +298,16 @@ fn retention_changes(
     wanted: &[RetentionRule],
 ) -> Vec<String> {
     let by_name = |rules: &[RetentionRule]| -> BTreeMap<String, String> {
-        rules.iter().map(|rule| (rule.measurement.clone(), rule.keep.to_string())).collect()
+        let said = |rule: &RetentionRule| match rule.max_hold {
+            None => format!("keep {}", rule.keep),
+            Some(most) => format!("keep {}, max_hold {most}", rule.keep),
+        };
+        rules.iter().map(|rule| (rule.measurement.clone(), said(rule))).collect()
     };
     let (old, new) = (by_name(current), by_name(wanted));
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let keep = |of: &BTreeMap<String, String>, name: &String| {
-        of.get(name).map_or_else(|| "no rule".to_owned(), |keep| format!("keep {keep}"))
+        of.get(name).map_or_else(|| "no rule".to_owned(), String::clone)
     };
     let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
     changed
@@ -338,11 +342,17 @@ mod tests {
             let rule = |(name, keep): &(&str, &str)| RetentionRule {
                 measurement: (*name).to_owned(),
                 keep: keep.parse().unwrap(),
+                max_hold: None,
             };
             keeps.iter().map(rule).collect()
         };
         let (old, new) =
             (rules(&[("cpu", "7d"), ("mem", "1d")]), rules(&[("cpu", "3d"), ("mem", "1d")]));
+        let patient = [RetentionRule { max_hold: Some("1d".parse().unwrap()), ..new[1].clone() }];
+        assert_eq!(
+            retention_changes("t", &new[1..], &patient),
+            ["t: retention of mem: keep 1d -> keep 1d, max_hold 1d"]
+        );
         assert_eq!(retention_changes("t", &old, &new), ["t: retention of cpu: keep 7d -> keep 3d"]);
         assert_eq!(
             retention_changes("t", &old, &[]),

@@ -21,6 +21,7 @@ use crate::commits::Commits;
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::expiry::HoldAlerts;
 use crate::extension::AggregateTables;
 use crate::lanes::Slots;
 use crate::plan::Occasion;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) schedules: Mutex<Schedules>,
     pub(crate) queue: Queue,
     pub(crate) clock_guard: Mutex<ClockGuard>,
+    hold_alerts: Mutex<HoldAlerts>,
     slots: Slots,
     commits: Commits,
     /// Held for reading while a refresh is committed, for writing while something is redefined:
@@ -76,6 +78,7 @@ impl Shared {
             schedules: Mutex::default(),
             queue: Queue::default(),
             clock_guard: Mutex::default(),
+            hold_alerts: Mutex::default(),
             slots: Slots::new(settings.max_parallel),
             commits: Commits::default(),
             definitions: RwLock::default(),
@@ -162,6 +165,10 @@ impl Aggregates {
         &self.shared.settings
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.engine().clock().now()
     }
@@ -184,6 +191,10 @@ impl Aggregates {
 
     pub(crate) fn clock_guard(&self) -> &Mutex<ClockGuard> {
         &self.shared.clock_guard
+    }
+
+    pub(crate) fn hold_alerts(&self) -> &Mutex<HoldAlerts> {
+        &self.shared.hold_alerts
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {
@@ -222,6 +233,11 @@ impl Aggregates {
     /// Reads the aggregates of a database at the newest version.
     pub(crate) fn reader(&self, database: &Arc<str>) -> Result<Reader, AggregationError> {
         self.shared.reader(&self.query, self.engine().version(), database)
+    }
+
+    /// Reads the aggregates of a session's database at the version that it has pinned.
+    pub(crate) fn reader_of(&self, session: &QuerySession) -> Result<Reader, AggregationError> {
+        self.shared.reader_of(session)
     }
 
     /// The aggregate of that name, which must not be detached.

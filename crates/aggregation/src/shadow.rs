@@ -247,6 +247,7 @@ async fn copied(
     let wanted = reader.next().resolve(shadow)?;
     let mut progress = Progress::clone(&shadow.progress);
     let Some(old) = shadow.replaces() else { return Ok(Computed::of(None, progress)) };
+    progress.lost = old.progress.lost.clone();
     let resolved = reader.resolve(old)?;
     let is_kept = |at: &usize| {
         let output = &resolved.outputs[*at];

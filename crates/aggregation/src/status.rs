@@ -1,7 +1,7 @@
 //! What an aggregate looks like from outside: one struct for REST, SQL and metrics.
 
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{SequenceNumber, Timestamp};
+use highwater_core::{SequenceNumber, TimeRanges, Timestamp};
 use serde::Serialize;
 
 use crate::catalog::{Aggregate, Origin};
@@ -63,6 +63,9 @@ pub struct AggregateStatus {
     pub buckets_recomputed: u64,
     /// Closed buckets whose stored partials changed afterwards.
     pub revisions: u64,
+    /// What had expired by force before it was applied: buckets there are missing points for good.
+    #[serde(skip_serializing_if = "TimeRanges::is_empty")]
+    pub lost: TimeRanges,
     /// Mean time of a refresh, in milliseconds.
     pub avg_duration_ms: Option<f64>,
     /// Rows stored, hidden ones included until compaction.
@@ -199,6 +202,7 @@ pub(crate) fn status(
         rows_recomputed: progress.rows_recomputed,
         buckets_recomputed: progress.buckets_recomputed,
         revisions: progress.revisions,
+        lost: progress.lost.clone(),
         avg_duration_ms: (progress.refresh_count > 0)
             .then(|| progress.refresh_ms as f64 / progress.refresh_count as f64),
         rows: segments().map(|segment| segment.rows).sum(),

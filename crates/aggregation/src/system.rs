@@ -14,7 +14,7 @@ use highwater_query::QuerySession;
 use serde::Serialize;
 
 use crate::error::AggregationError;
-use crate::expiry;
+use crate::retention_status::retention_status;
 use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
@@ -210,14 +210,18 @@ fn retention(
     shared: &Shared,
     session: &QuerySession,
 ) -> Result<Arc<dyn TableProvider>, AggregationError> {
-    let paused = shared.clock_guard.lock().objection();
-    let rows = expiry::overview(&shared.reader_of(session)?, paused);
+    let rows = retention_status(&shared.reader_of(session)?, shared);
     let columns = [
         ("measurement", DataType::Utf8),
         ("keep", DataType::Utf8),
         ("horizon", time_data_type()),
         ("dropped_before", time_data_type()),
         ("held_back_by", DataType::Utf8),
+        ("held_seconds", DataType::Float64),
+        ("max_hold", DataType::Utf8),
+        ("overdue", DataType::Boolean),
+        ("late_after_retention", DataType::Utf8),
+        ("late_dropped", DataType::UInt64),
         ("paused", DataType::Utf8),
     ];
     of_rows(&columns, &rows)

@@ -22,6 +22,7 @@ use highwater_storage::{MeasurementKind, StorageError};
 
 use crate::condition::condition;
 use crate::error::QueryError;
+use crate::extension::Deleting;
 use crate::params::Params;
 use crate::session::{QueryResult, QuerySession};
 use crate::statement::innermost;
@@ -60,15 +61,19 @@ async fn attempt(
     let state = session.state();
     let plan = params.bind(session.plan_statement(&state, statement).await?)?;
     let target = target(&state, plan)?;
+    let is_all = target.found_by.is_none();
     for extension in session.engine().extensions() {
-        extension.before_delete(session, &target.id, &target.condition).await?;
+        let deleting = extension.delete(session, &target.id, &target.condition, is_all).await?;
+        if deleting == Deleting::Done {
+            return Ok(());
+        }
     }
-    let storage = session.engine().storage();
+    let (storage, seen) = (session.engine().storage(), session.version());
     match target.found_by {
-        None => storage.delete(&target.id, target.condition).await?,
+        None => storage.delete(seen, &target.id, target.condition).await?,
         Some(rows) => {
             let points = points(session, &state, &target.tags, rows).await?;
-            storage.delete_points(&target.id, points, session.version().seq()).await?
+            storage.delete_points(seen, &target.id, points).await?
         }
     };
     Ok(())

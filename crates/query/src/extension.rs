@@ -11,6 +11,7 @@ use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_planner::ExtensionPlanner;
 use highwater_core::{Condition, MeasurementId};
+use highwater_storage::LatePoints;
 
 use crate::error::QueryError;
 use crate::session::{QueryResult, QuerySession};
@@ -65,19 +66,37 @@ pub trait Extension: Send + Sync + Debug {
         Ok(None)
     }
 
-    /// Asked before points are deleted.
+    /// What becomes of points of a measurement that are older than its retention; the first
+    /// extension that has an opinion decides.
+    fn late_points(&self, session: &QuerySession, measurement: &str) -> Option<LatePoints> {
+        let _ = (session, measurement);
+        None
+    }
+
+    /// Asked before points are deleted. `condition` says what their times and tags are; unless
+    /// `is_all`, they have to meet more than that.
     ///
     /// # Errors
     /// A reason why they must not be; nothing is deleted then.
-    async fn before_delete(
+    async fn delete(
         &self,
         session: &QuerySession,
         id: &MeasurementId,
         condition: &Condition,
-    ) -> Result<(), QueryError> {
-        let _ = (session, id, condition);
-        Ok(())
+        is_all: bool,
+    ) -> Result<Deleting, QueryError> {
+        let _ = (session, id, condition, is_all);
+        Ok(Deleting::PointsOnly)
     }
+}
+
+/// What an [`Extension`] makes of a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleting {
+    /// It is about points alone, which are still to be deleted.
+    PointsOnly,
+    /// More depended on it. All of it is deleted, the points too.
+    Done,
 }
 
 /// What an [`Extension`] registers with every session.

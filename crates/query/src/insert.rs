@@ -13,7 +13,7 @@ use datafusion::sql::parser::Statement as PlannedStatement;
 use futures::TryStreamExt;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{PointBatch, Schema, TagSet, Timestamp};
-use highwater_storage::{Measurement, MeasurementKind, WriteMode};
+use highwater_storage::{LateRules, Measurement, MeasurementKind, WriteMode};
 
 use crate::error::QueryError;
 use crate::params::Params;
@@ -40,13 +40,22 @@ pub(crate) async fn insert(
     }
     if !batches.is_empty() {
         let storage = session.engine().storage();
-        let report = storage.write(session.database(), batches, WriteMode::AllOrNothing).await?;
+        let late = late_rules(session, &measurement.id().measurement);
+        let report =
+            storage.write_late(session.database(), batches, WriteMode::AllOrNothing, late).await?;
         if let Some(refused) = report.refused.first() {
             let message = format!("row {} is refused: {}", refused.line, refused.reason);
             return Err(QueryError::Invalid(message));
         }
+        count -= report.dropped;
     }
     count_of(count)
+}
+
+fn late_rules(session: &QuerySession, measurement: &Arc<str>) -> LateRules {
+    let mut extensions = session.engine().extensions().iter();
+    let said = extensions.find_map(|extension| extension.late_points(session, measurement));
+    said.map(|late| (Arc::clone(measurement), late)).into_iter().collect()
 }
 
 fn count_of(rows: usize) -> Result<QueryResult, QueryError> {

@@ -33,7 +33,7 @@ mod table_functions;
 
 pub use engine::{QueryEngine, QueryEngineBuilder, expression_planner};
 pub use error::QueryError;
-pub use extension::{Extension, Registry};
+pub use extension::{Deleting, Extension, Registry};
 pub use limits::Limits;
 pub use options::{Freshness, Rewrite, SessionOptions};
 pub use params::Params;

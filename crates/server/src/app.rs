@@ -6,7 +6,7 @@ use anyhow::Context;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use highwater_aggregation::{AggregateStatus, Aggregates};
+use highwater_aggregation::{AggregateStatus, Aggregates, RetentionStatus};
 use highwater_core::{Clock, MockClock, SystemClock, Timestamp};
 use highwater_storage::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -227,11 +227,18 @@ impl App {
             metrics::gauge!("highwater_aggregation_running_refreshes", "lane" => lane)
                 .set(running as f64);
         }
+        for (id, points) in self.engine.dropped_late() {
+            let labels = measurement_labels(&id.database, &id.measurement);
+            metrics::counter!("highwater_storage_late_dropped_points_total", &labels)
+                .absolute(points);
+        }
         for database in self.engine.version().databases() {
             // One that cannot be described has logged why when it was asked for by name.
             let all = self.aggregates.list(database).unwrap_or_default();
             let now = self.engine.clock().now();
             all.iter().for_each(|one| describe_aggregate(one, now));
+            let retention = self.aggregates.retention(database).unwrap_or_default();
+            retention.iter().for_each(|one| describe_retention(database, one));
         }
     }
 
@@ -242,6 +249,18 @@ impl App {
     pub async fn close(self) -> anyhow::Result<()> {
         Ok(self.engine.close().await?)
     }
+}
+
+fn measurement_labels(database: &str, measurement: &str) -> [(&'static str, String); 2] {
+    [("database", database.to_owned()), ("measurement", measurement.to_owned())]
+}
+
+fn describe_retention(database: &str, one: &RetentionStatus) {
+    let labels = measurement_labels(database, &one.measurement);
+    metrics::gauge!("highwater_aggregation_retention_held_seconds", &labels)
+        .set(one.held_seconds.unwrap_or(0.0));
+    metrics::gauge!("highwater_aggregation_retention_overdue", &labels)
+        .set(f64::from(u8::from(one.overdue)));
 }
 
 fn describe_aggregate(aggregate: &AggregateStatus, now: Timestamp) {

@@ -180,7 +180,7 @@ impl Planned<'_> {
     }
 
     /// Columns are only ever added, so what exists stays and the rest is appended.
-    fn plan_definition(
+    pub(crate) fn plan_definition(
         &mut self,
         id: &MeasurementId,
         kind: MeasurementKind,

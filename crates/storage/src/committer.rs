@@ -28,6 +28,7 @@ use crate::compaction::CompactionHistory;
 use crate::delete::{Delete, resolve_delete};
 use crate::error::StorageError;
 use crate::file_store::FileStore;
+use crate::late::{DroppedPoints, LatePoints, LateRules};
 use crate::manifest::{Edit, Manifest, MeasurementKind};
 use crate::pressure::{MemoryPressure, NotedPressure};
 use crate::segment::SegmentStore;
@@ -78,6 +79,7 @@ pub(crate) struct Write {
     pub(crate) database: Arc<str>,
     pub(crate) batches: Vec<PointBatch>,
     pub(crate) mode: WriteMode,
+    pub(crate) late: LateRules,
 }
 
 /// What the commit thread and everybody else look at together.
@@ -97,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) flush_due: Notify,
     /// Woken when there may be segments to compact.
     pub(crate) segments_changed: Notify,
+    /// Points that came too late and were left out.
+    pub(crate) dropped_late: DroppedPoints,
     /// The newest commit, for whoever waits for one.
     pub(crate) commits: watch::Sender<SequenceNumber>,
     published: RwLock<Arc<Version>>,
@@ -124,6 +128,7 @@ impl Shared {
             log_bytes,
             pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
+            dropped_late: DroppedPoints::default(),
             flush_due,
             segments_changed,
             commits,
@@ -268,12 +273,18 @@ impl Committer {
         let mut next = draft.clone();
         let (seq, now) = (draft.seq().next(), self.shared.clock.now());
         let mut stored = Vec::with_capacity(write.batches.len());
-        let mut refused = Vec::new();
+        let (mut dropped, mut refused) = (Vec::new(), Vec::new());
         for batch in write.batches {
             let id =
                 MeasurementId::new(Arc::clone(&write.database), Arc::clone(&batch.measurement));
-            let decision = decide(batch, &self.target(&next, &id, &Columns::default()))?;
+            let late = write.late.get(&id.measurement).copied().unwrap_or_default();
+            let none = Columns::default();
+            let target = Target { late, ..self.target(&next, &id, &none) };
+            let decision = decide(batch, &target)?;
             refused.extend(decision.refused);
+            if decision.dropped > 0 {
+                dropped.push((id.clone(), decision.dropped));
+            }
             if decision.accepted.rows() > 0 {
                 next.note_time(&id, now);
                 next.apply_points(&id, &decision.accepted, seq)?;
@@ -281,15 +292,20 @@ impl Committer {
             }
         }
         let all_or_nothing = write.mode == WriteMode::AllOrNothing;
-        if stored.is_empty() || (all_or_nothing && !refused.is_empty()) {
-            return Ok(WriteReport { seq: draft.seq(), rows: 0, refused });
+        if all_or_nothing && !refused.is_empty() {
+            return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped: 0, refused });
+        }
+        let dropped = self.shared.dropped_late.count(dropped);
+        if stored.is_empty() {
+            return Ok(WriteReport { seq: draft.seq(), rows: 0, dropped, refused });
         }
         if self.is_logging() {
             self.log.append_points(seq, &stored)?;
         }
         next.note_unflushed(now);
         *draft = next;
-        Ok(WriteReport { seq, rows: stored.iter().map(|(_, points)| points.rows()).sum(), refused })
+        let rows = stored.iter().map(|(_, points)| points.rows()).sum();
+        Ok(WriteReport { seq, rows, dropped, refused })
     }
 
     fn target<'a>(&self, version: &'a Version, id: &MeasurementId, new: &'a Columns) -> Target<'a> {
@@ -299,6 +315,7 @@ impl Committer {
             kind: measurement.map_or(MeasurementKind::Points, |found| found.kind()),
             columns: measurement.map_or(new, |found| &found.columns),
             horizon: keep.map(|keep| (keep.before(self.shared.clock.now()), keep)),
+            late: LatePoints::Refuse,
         }
     }
 

@@ -7,15 +7,18 @@ use arrow::compute::filter_record_batch;
 use futures::TryStreamExt;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{
-    ColumnRole, Condition, FieldValue, MeasurementId, PointSet, ScanFilter, SequenceNumber,
-    TimeRanges,
+    Column, ColumnRole, Condition, FieldValue, MeasurementId, PointSet, ScanFilter, Schema,
+    SequenceNumber, TimeRange, TimeRanges, Timestamp,
 };
 
 use crate::changes::ChangeMap;
+use crate::commit::granules;
 use crate::error::StorageError;
-use crate::manifest::{MeasurementKind, Tombstone};
+use crate::manifest::{Edit, MeasurementKind, Tombstone};
+use crate::planned::Planned;
 use crate::scan::ScanRequest;
-use crate::scan::condition::evaluate;
+use crate::scan::condition::{collect_columns, evaluate};
+use crate::segment::SegmentStore;
 use crate::segment::sort::times_of;
 use crate::version::{Measurement, Version};
 
@@ -31,6 +34,28 @@ pub(crate) struct Delete {
     pub(crate) times: TimeRanges,
     pub(crate) touched: TimeRanges,
     pub(crate) prepared_at: SequenceNumber,
+    /// What had expired then; where more has, somebody else has to be asked again.
+    pub(crate) floor: Timestamp,
+}
+
+/// What goes in the commit of a delete beside points.
+#[derive(Clone, Debug, Default)]
+pub struct TakenAlong {
+    /// Rows of materializations.
+    pub rows: Vec<DerivedRows>,
+    /// Times that count as touched although their points have expired.
+    pub touched: TimeRanges,
+}
+
+/// Rows of one materialization.
+#[derive(Clone, Debug)]
+pub struct DerivedRows {
+    /// Which materialization.
+    pub id: MeasurementId,
+    /// Only rows with a time in here.
+    pub times: TimeRanges,
+    /// Only rows for which this holds. It names tags that all of them have, or had no value of.
+    pub condition: Condition,
 }
 
 /// What the commit of a delete records.
@@ -64,10 +89,11 @@ pub(crate) async fn prepare_delete(
         touched.touch_times(times_of(&matching)?, version.seq());
     }
     let touched = touched.runs().map(|(granules, _)| granules).collect();
-    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: version.seq() })
+    let (prepared_at, floor) = (version.seq(), measurement.floor());
+    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at, floor })
 }
 
-/// A delete of points that a reader at `seen_at` has found.
+/// A delete of points that a reader of the version has found.
 ///
 /// # Errors
 /// [`StorageError::Invalid`] if the measurement lacks one of their tags.
@@ -75,25 +101,31 @@ pub(crate) fn prepare_delete_of_points(
     version: &Version,
     id: &MeasurementId,
     points: PointSet,
-    seen_at: SequenceNumber,
 ) -> Result<Delete, StorageError> {
     let (times, touched) = (points.days(), points.minutes());
     let condition = Condition::Points(Arc::new(points));
-    check_condition(&condition, deletable(version, id)?, &mut BTreeSet::new())?;
-    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at: seen_at })
+    let measurement = deletable(version, id)?;
+    check_condition(&condition, measurement, &mut BTreeSet::new())?;
+    let (prepared_at, floor) = (version.seq(), measurement.floor());
+    Ok(Delete { id: id.clone(), condition, times, touched, prepared_at, floor })
 }
 
 /// Adds what was written since the delete was prepared. `None` if there is nothing to hide.
 ///
 /// # Errors
 /// [`StorageError::NoSuchMeasurement`] if it has been dropped since; [`StorageError::Conflict`] if
-/// points are named one by one and some near them have changed since.
+/// points that it reaches have expired since, or points are named one by one and some near them
+/// have changed since.
 pub(crate) fn resolve_delete(
     version: &Version,
     delete: &Delete,
     seq: SequenceNumber,
 ) -> Result<Option<ResolvedDelete>, StorageError> {
     let measurement = deletable(version, &delete.id)?;
+    let expired = TimeRange::before(measurement.floor());
+    if measurement.floor() > delete.floor && delete.times.overlaps(expired) {
+        return Err(StorageError::Conflict { what: format!("points of {}", delete.id) });
+    }
     let since = |range| measurement.changes().touched_after(delete.prepared_at, range);
     let mut touched = delete.touched.clone();
     if let Condition::Points(_) = delete.condition {
@@ -109,6 +141,57 @@ pub(crate) fn resolve_delete(
     let (times, condition) = (delete.times.clone(), delete.condition.clone());
     let tombstone = Arc::new(Tombstone { seq, times, condition });
     Ok(Some(ResolvedDelete { tombstone, touched }))
+}
+
+/// The edits of a delete that takes more along than points, as the commit `seq`; none if there is
+/// nothing to hide anywhere.
+///
+/// # Errors
+/// Those of [`resolve_delete`], and [`StorageError::NoSuchMeasurement`] if a materialization has
+/// gone since.
+pub(crate) fn plan_delete(
+    delete: &Delete,
+    along: &TakenAlong,
+    version: &Version,
+    seq: SequenceNumber,
+    store: &Arc<SegmentStore>,
+) -> Result<Vec<Edit>, StorageError> {
+    let mut planned = Planned::new(version, seq, store);
+    let resolved = resolve_delete(version, delete, seq)?;
+    let touched = resolved.map_or_else(TimeRanges::none, |resolved| resolved.touched);
+    let touched = touched.union(&along.touched);
+    if touched.is_empty() && along.rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let schema = Arc::clone(planned.existing(&delete.id)?.schema());
+    planned.plan_definition(&delete.id, MeasurementKind::Points, &schema)?;
+    let (times, condition) = (delete.times.clone(), delete.condition.clone());
+    planned.hide(&delete.id, Tombstone { seq, times, condition }, &touched);
+    for DerivedRows { id, times, condition } in &along.rows {
+        let stored = planned.existing(id)?;
+        let kind = stored.kind();
+        let held = stored.segments().map(|segment| segment.times).collect::<TimeRanges>();
+        let touched = held.intersect(times);
+        let mut columns = BTreeSet::new();
+        collect_columns(condition, &mut columns);
+        let tags = Schema::of(columns.into_iter().map(Column::tag));
+        planned.plan_definition(id, kind, &tags)?;
+        let (times, condition) = (times.clone(), condition.clone());
+        planned.hide(id, Tombstone { seq, times, condition }, &touched);
+    }
+    Ok(planned.into_edits())
+}
+
+impl Planned<'_> {
+    /// Adds a tombstone, for as long as there is something for it to hide.
+    fn hide(&mut self, id: &MeasurementId, tombstone: Tombstone, touched: &TimeRanges) {
+        let runs = granules(touched, tombstone.seq);
+        self.push(Edit::AddTombstone { id: id.clone(), tombstone: Arc::new(tombstone) });
+        if !runs.is_empty() {
+            self.push(Edit::TouchGranules { id: id.clone(), runs });
+        }
+        self.remove_idle_tombstones(id);
+    }
 }
 
 /// A condition is written as JSON, whose parsers give up on what is nested too deep.

@@ -14,10 +14,11 @@ use tracing::{debug, info, instrument, warn};
 use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
 use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, Write};
 use crate::compaction::CompactionRun;
-use crate::delete::{prepare_delete, prepare_delete_of_points};
+use crate::delete::{TakenAlong, plan_delete, prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{CacheUse, FileStore, run_blocking};
 use crate::flush::{close_logs, plan_flushed, write_frozen};
+use crate::late::LateRules;
 use crate::manifest::Edit;
 use crate::pressure::MemoryPressure;
 use crate::recovery::{FolderLock, open_folder, recover};
@@ -172,25 +173,68 @@ impl Engine {
         batches: Vec<PointBatch>,
         mode: WriteMode,
     ) -> Result<WriteReport, StorageError> {
+        self.write_late(database, batches, mode, LateRules::new()).await
+    }
+
+    /// [`Engine::write`] that does with points older than the retention what `late` says.
+    ///
+    /// # Errors
+    /// Those of [`Engine::write`].
+    pub async fn write_late(
+        &self,
+        database: &str,
+        batches: Vec<PointBatch>,
+        mode: WriteMode,
+        late: LateRules,
+    ) -> Result<WriteReport, StorageError> {
         batches.iter().try_for_each(check_shape)?;
-        let write = Write { database: Arc::from(database), batches, mode };
+        let write = Write { database: Arc::from(database), batches, mode, late };
         self.request(|reply| Request::Write(write, reply)).await
     }
 
-    /// Removes the points of a measurement for which the condition holds, and returns the commit
-    /// that did; the newest commit there was if no point matched.
+    /// Points that came too late and were left out since the engine was opened, by measurement.
+    pub fn dropped_late(&self) -> BTreeMap<MeasurementId, u64> {
+        self.0.shared.dropped_late.all()
+    }
+
+    /// Removes the points of a measurement for which the condition holds, those written after the
+    /// version was seen too, and returns the commit that did; the newest commit there was if no
+    /// point matched.
     ///
     /// # Errors
     /// [`StorageError::Invalid`] if the condition names a field or an unknown column,
-    /// [`StorageError::NoSuchMeasurement`], and errors of reading.
+    /// [`StorageError::NoSuchMeasurement`], and errors of reading. [`StorageError::Conflict`] if
+    /// points that it reaches have expired since that version: look again.
     #[instrument(skip_all, fields(measurement = %id))]
     pub async fn delete(
         &self,
+        seen: &Version,
         id: &MeasurementId,
         condition: Condition,
     ) -> Result<SequenceNumber, StorageError> {
-        let delete = prepare_delete(&self.version(), id, condition).await?;
+        let delete = prepare_delete(seen, id, condition).await?;
         self.request(|reply| Request::Delete(delete, reply)).await
+    }
+
+    /// [`Engine::delete`] that takes more along than points, all of it or nothing.
+    ///
+    /// # Errors
+    /// Those of [`Engine::delete`].
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete_with(
+        &self,
+        seen: &Version,
+        id: &MeasurementId,
+        condition: Condition,
+        along: TakenAlong,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete(seen, id, condition).await?;
+        self.flush_before_commit().await?;
+        let store = Arc::clone(&self.0.shared.segments);
+        let plan = Box::new(move |version: &Version, seq| {
+            plan_delete(&delete, &along, version, seq, &store)
+        });
+        Ok(self.edit_adding(Vec::new(), plan).await?.seq())
     }
 
     /// Removes points that were found in a version, and returns the commit that did; the newest
@@ -202,11 +246,11 @@ impl Engine {
     #[instrument(skip_all, fields(measurement = %id))]
     pub async fn delete_points(
         &self,
+        seen: &Version,
         id: &MeasurementId,
         points: PointSet,
-        seen_at: SequenceNumber,
     ) -> Result<SequenceNumber, StorageError> {
-        let delete = prepare_delete_of_points(&self.version(), id, points, seen_at)?;
+        let delete = prepare_delete_of_points(seen, id, points)?;
         self.request(|reply| Request::Delete(delete, reply)).await
     }
 
@@ -222,11 +266,7 @@ impl Engine {
         let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
         let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
         let shared = Arc::clone(&self.0.shared);
-        if shared.settings.durability == Durability::None || shared.files.is_in_bucket() {
-            // Otherwise the effects of points could outlive the points: in a crash without a log,
-            // and in an object store that is opened without the folder that has the log.
-            self.flush().await?;
-        }
+        self.flush_before_commit().await?;
         let mut written = Vec::with_capacity(replacements.len());
         for replacement in replacements {
             written.push(write_replacement(replacement, &shared.segments).await?);
@@ -243,6 +283,16 @@ impl Engine {
             shared.segments.delete_unreferenced().await;
         }
         Ok(seq)
+    }
+
+    /// Otherwise the effects of points could outlive the points: in a crash without a log, and in an
+    /// object store that is opened without the folder that has the log.
+    async fn flush_before_commit(&self) -> Result<(), StorageError> {
+        let shared = &self.0.shared;
+        match shared.settings.durability == Durability::None || shared.files.is_in_bucket() {
+            true => self.flush().await,
+            false => Ok(()),
+        }
     }
 
     /// Moves all points in memory to segments.

@@ -20,6 +20,7 @@ mod error;
 mod file_store;
 mod flush;
 mod inspect;
+mod late;
 mod lru;
 mod manifest;
 mod memtable;
@@ -43,10 +44,12 @@ pub use changes::ChangeMap;
 pub use check::{DataFolder, FolderCheck, check_folder, data_folder};
 pub use commit::{Commit, Replacement};
 pub use compaction::CompactionRun;
+pub use delete::{DerivedRows, TakenAlong};
 pub use engine::{Engine, EngineStats};
 pub use error::StorageError;
 pub use file_store::CacheUse;
 pub use inspect::{FileDescription, describe_file};
+pub use late::{LatePoints, LateRules};
 pub use manifest::{
     Edit, EditError, ManifestState, MeasurementKind, MeasurementState, RetentionRule, SyncedLog,
     Tombstone,

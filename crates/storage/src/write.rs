@@ -14,6 +14,7 @@ use highwater_core::{ColumnRole, FieldType, PointBatch, SequenceNumber, Timestam
 
 use crate::columns::{Columns, Place};
 use crate::error::StorageError;
+use crate::late::LatePoints;
 use crate::manifest::MeasurementKind;
 
 /// What happens to the good lines of a request that has bad ones.
@@ -32,6 +33,8 @@ pub struct WriteReport {
     pub seq: SequenceNumber,
     /// Points stored.
     pub rows: usize,
+    /// Points that came too late and were left out, see [`LatePoints::Drop`].
+    pub dropped: usize,
     /// Lines that were not stored, in the order of the request within each measurement.
     pub refused: Vec<RefusedLine>,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Target<'a> {
     pub(crate) columns: &'a Columns,
     /// Points before the instant have expired, by this rule.
     pub(crate) horizon: Option<(Timestamp, Span)>,
+    /// What becomes of those.
+    pub(crate) late: LatePoints,
 }
 
 /// The decision about a batch.
@@ -63,6 +68,8 @@ pub(crate) struct Target<'a> {
 pub(crate) struct Decision {
     /// The points to store, without columns that no point uses; possibly none.
     pub(crate) accepted: PointBatch,
+    /// How many came too late and are left out.
+    pub(crate) dropped: usize,
     /// The lines of the others.
     pub(crate) refused: Vec<RefusedLine>,
 }
@@ -109,10 +116,12 @@ pub(crate) fn decide(batch: PointBatch, target: &Target<'_>) -> Result<Decision,
     let oldest = batch.times.iter().min().copied().map(Timestamp::from_nanos);
     let times_fit = target.horizon.is_none_or(|(horizon, _)| oldest >= Some(horizon));
     if columns_fit && times_fit {
-        return Ok(Decision { accepted: without_empty_columns(batch), refused: Vec::new() });
+        let accepted = without_empty_columns(batch);
+        return Ok(Decision { accepted, dropped: 0, refused: Vec::new() });
     }
     let (kept, refused) = decide_by_line(&batch, target, columns_fit);
-    Ok(Decision { accepted: without_empty_columns(take_rows(&batch, &kept)?), refused })
+    let dropped = batch.rows() - kept.len() - refused.len();
+    Ok(Decision { accepted: without_empty_columns(take_rows(&batch, &kept)?), dropped, refused })
 }
 
 /// The columns of a batch in the order they are added in; tags may come more than once.
@@ -167,7 +176,7 @@ fn refuse_all(mut batch: PointBatch) -> Decision {
         |&line: &u32| RefusedLine { line, measurement: Arc::clone(name), reason: reason.clone() };
     let refused = batch.lines.iter().map(refuse).collect();
     batch.times.clear();
-    Decision { accepted: batch, refused }
+    Decision { accepted: batch, dropped: 0, refused }
 }
 
 /// Whether no two columns, of the batch or of the target, contradict each other.
@@ -190,6 +199,7 @@ fn add_all<'a>(
     Ok(())
 }
 
+/// The rows to store and the lines that are refused; the rest is to be left out.
 fn decide_by_line(
     batch: &PointBatch,
     target: &Target<'_>,
@@ -198,7 +208,11 @@ fn decide_by_line(
     let mut columns = target.columns.clone();
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for row in 0..batch.rows() {
-        let decision = check_time(batch.times[row], target.horizon).and_then(|()| {
+        let decision = check_time(batch.times[row], target.horizon);
+        if decision.is_err() && target.late == LatePoints::Drop {
+            continue;
+        }
+        let decision = decision.and_then(|()| {
             if columns_fit { Ok(()) } else { check_columns(batch, row, &mut columns) }
         });
         match decision {

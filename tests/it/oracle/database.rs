@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_aggregation::{
     AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Mismatch, Rules,
 };
 use highwater_core::{Clock, ErrorKind, MeasurementId, MockClock, TimeRange, Timestamp};
-use highwater_query::{Freshness, Limits as QueryLimits, Params, SessionOptions};
+use highwater_query::{Freshness, Limits as QueryLimits, Params, QueryError, SessionOptions};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
 use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
 use tempfile::TempDir;
@@ -165,14 +165,27 @@ impl Database {
         Database { aggregates, clock, folder }
     }
 
-    /// The rows of an answer, sorted.
-    pub(crate) async fn rows(&self, freshness: Freshness, sql: &str) -> Vec<Vec<String>> {
+    async fn ask(&self, freshness: Freshness, sql: &str) -> Result<Vec<RecordBatch>, QueryError> {
         let options = SessionOptions { freshness, ..SessionOptions::of(DATABASE) };
         let session = self.aggregates.query_engine().session(options);
-        let answer = match session.sql(sql, Params::None).await {
-            Ok(answer) => answer.collect().await,
-            Err(error) => Err(error),
-        };
+        session.sql(sql, Params::None).await?.collect().await
+    }
+
+    /// Deletes, unless that would reduce sealed buckets; returns whether it did.
+    pub(crate) async fn delete(&self, sql: &str) -> bool {
+        match self.ask(Freshness::Default, sql).await {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                assert!(error.to_string().contains("sealed buckets"), "{sql}: {error}");
+                false
+            }
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    }
+
+    /// The rows of an answer, sorted.
+    pub(crate) async fn rows(&self, freshness: Freshness, sql: &str) -> Vec<Vec<String>> {
+        let answer = self.ask(freshness, sql).await;
         let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let mut rows: Vec<Vec<String>> = answer
             .iter()

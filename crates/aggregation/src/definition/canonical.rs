@@ -7,7 +7,7 @@ use highwater_core::schema::TIME_COLUMN;
 use super::columns::function_named;
 use super::compile::MAX_GROUPS;
 use super::rule::{AggregateRule, AggregationRule};
-use super::{Definition, Freshness};
+use super::{Definition, Freshness, LateAfterRetention};
 
 /// The rule in canonical words: what says nothing new is left out, the rest is spelled one way.
 pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> AggregateRule {
@@ -30,6 +30,10 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
         allowed_lateness: (lateness != Span::ZERO).then(|| lateness.to_string()),
         refresh: definition.refresh.rule(),
         retention: definition.retention.map(|keep| keep.to_string()),
+        late_after_retention: match definition.late_after_retention {
+            LateAfterRetention::Reject => None,
+            LateAfterRetention::Drop => Some("drop".to_owned()),
+        },
         max_groups: (definition.max_groups != MAX_GROUPS).then_some(definition.max_groups),
         freshness: match definition.freshness {
             Freshness::Exact => None,

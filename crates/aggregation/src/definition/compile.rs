@@ -12,8 +12,8 @@ use super::name::{aggregate_name, checked_name};
 use super::refresh::refresh;
 use super::rule::{AggregateRule, OrderRule};
 use super::{
-    AggregateId, Definition, DefinitionError, Freshness, GroupBy, OrderBy, Source, canonical,
-    columns, hierarchy,
+    AggregateId, Definition, DefinitionError, Freshness, GroupBy, LateAfterRetention, OrderBy,
+    Source, canonical, columns, hierarchy,
 };
 use crate::pieces::Pieces;
 
@@ -78,6 +78,7 @@ fn parts(
     let outputs = problems.note_all(columns::outputs(rule, parent));
     let refresh = problems.note(refresh(rule.refresh.as_ref()));
     let freshness = problems.note(freshness(rule));
+    let late = problems.note(late_after_retention(rule, parent));
     let max_groups = problems.note(max_groups(rule));
     let filter = problems.note(filter(rule));
     let bucket = problems.note(interval(rule))?;
@@ -106,6 +107,7 @@ fn parts(
         allowed_lateness: lateness?,
         refresh: refresh?,
         retention: retention?,
+        late_after_retention: late?,
         max_groups: max_groups?,
         freshness: freshness?,
         enabled: rule.enabled.unwrap_or(true),
@@ -126,9 +128,9 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
     let later = [
         (is_other(&rule.storage, &["memory", "hybrid"]), "storage", ", other than durable"),
         (
-            is_other(&rule.late_after_retention, &["merge", "drop"]),
+            is_other(&rule.late_after_retention, &["merge"]),
             "late_after_retention",
-            ", other than reject",
+            ", other than reject and drop",
         ),
     ];
     let refused = |(is_there, key, what): (bool, &'static str, &'static str)| {
@@ -247,6 +249,26 @@ fn lateness(rule: &AggregateRule, by_days: bool) -> Result<Span, DefinitionError
     Ok(lateness)
 }
 
+/// Only who reads points can say what becomes of late ones.
+fn late_after_retention(
+    rule: &AggregateRule,
+    parent: Option<&Definition>,
+) -> Result<LateAfterRetention, DefinitionError> {
+    let refused = |reason: String| Err(DefinitionError::at("late_after_retention", reason));
+    match (rule.late_after_retention.as_deref(), parent) {
+        // What is to be merged is refused as a key of a later version.
+        (None | Some("reject" | "merge"), _) => Ok(LateAfterRetention::Reject),
+        (Some("drop"), None) => Ok(LateAfterRetention::Drop),
+        (Some("drop"), Some(parent)) => refused(format!(
+            "points reach this aggregate through {}; say it where {} is read",
+            parent.id.name, parent.root.measurement
+        )),
+        (Some(other), _) => {
+            refused(format!("unknown value {other:?}, expected one of reject, merge, drop"))
+        }
+    }
+}
+
 fn max_groups(rule: &AggregateRule) -> Result<u64, DefinitionError> {
     match rule.max_groups {
         Some(0) => Err(DefinitionError::at("max_groups", "must be greater than 0")),
@@ -263,7 +285,6 @@ fn freshness(rule: &AggregateRule) -> Result<Freshness, DefinitionError> {
         _ => Ok(()),
     };
     one_of("storage", &rule.storage, &["durable", "memory", "hybrid"])?;
-    one_of("late_after_retention", &rule.late_after_retention, &["reject", "merge", "drop"])?;
     match rule.freshness.as_deref().map(str::trim) {
         None => Ok(Freshness::Exact),
         Some(text) => match text.parse() {

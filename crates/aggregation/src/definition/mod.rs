@@ -175,6 +175,16 @@ pub enum Freshness {
     MaxStaleness(i64),
 }
 
+/// What becomes of points older than the retention of the measurement that an aggregate reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateAfterRetention {
+    /// Their lines are refused.
+    #[default]
+    Reject,
+    /// They are left out.
+    Drop,
+}
+
 /// A checked definition: what an aggregate computes, from what, and how it is kept.
 ///
 /// Everything it inherits from the aggregate it reads is filled in.
@@ -209,6 +219,8 @@ pub struct Definition {
     pub refresh: Refresh,
     /// How long its own buckets are kept; `None` for ever.
     pub retention: Option<Span>,
+    /// What becomes of points that its sealed buckets cannot take any more.
+    pub late_after_retention: LateAfterRetention,
     /// Most groups in a stored piece: a refresh that finds more of them fails.
     pub max_groups: u64,
     /// What reads see by default.

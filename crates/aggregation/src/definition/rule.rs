@@ -54,7 +54,8 @@ pub struct AggregateRule {
     /// How long the aggregate's own buckets are kept; none for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<String>,
-    /// What becomes of points older than the source's retention: `reject` (default).
+    /// What becomes of points older than the source's retention: `reject` (default) or
+    /// `drop`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_after_retention: Option<String>,
     /// Most groups in a stored piece: a bucket, or a day of longer ones (default 1000000).

@@ -86,6 +86,12 @@ fn equal_definitions_have_one_spelling() {
     let json = serde_json::to_string(&long.rule).unwrap();
     insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","interval":"1h","where":"x > 1","aggregations":[{"field":"usage","function":"mean"},{"function":"count","as":"n"}],"retention":"1d"}"#);
     assert_eq!(one(&json), long, "what a GET shows, posted elsewhere, is the same");
+    let drop = one(
+        "{name: a, source: cpu, aggregations: [{function: count}], late_after_retention: drop}",
+    );
+    let json = serde_json::to_string(&drop.rule).unwrap();
+    insta::assert_snapshot!(json, @r#"{"name":"a","source":"cpu","aggregations":[{"function":"count"}],"late_after_retention":"drop"}"#);
+    assert_eq!(one(&json), drop);
     let off = one(
         "{name: a, source: cpu, aggregations: [{function: count}], enabled: no, refresh: {every: 10s}}",
     );
@@ -206,6 +212,8 @@ fn keys_that_a_strategy_has_no_use_for_are_refused() {
     insta::assert_snapshot!(reasons_with("refresh: {critical: [x]}"), @"aggregate a: critical: strategy periodic has no critical; leave it out");
     insta::assert_snapshot!(reasons_with("refresh: {strategy: hybrid}"), @"aggregate a: critical: strategy hybrid needs the fields that count at once, like critical: [status]");
     insta::assert_snapshot!(reasons_with("refresh: {strategy: realtime, debounce: 1mo}"), @"aggregate a: debounce: must be shorter than a month");
+    insta::assert_snapshot!(reasons_with("late_after_retention: keep"), @r#"aggregate a: late_after_retention: unknown value "keep", expected one of reject, merge, drop"#);
+    insta::assert_snapshot!(reasons("[{name: a, source: cpu, interval: 1h, aggregations: [{function: count}]}, {name: b, source: a, interval: 1d, late_after_retention: drop}]"), @"aggregate b: late_after_retention: points reach this aggregate through a; say it where cpu is read");
     insta::assert_snapshot!(reasons_with("max_groups: 0"), @"aggregate a: max_groups: must be greater than 0");
     insta::assert_snapshot!(reasons_with("freshness: max_staleness 1mo"), @"aggregate a: freshness: max_staleness takes seconds to weeks, not months");
 }
@@ -213,7 +221,7 @@ fn keys_that_a_strategy_has_no_use_for_are_refused() {
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
     insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable");
-    insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject");
+    insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject and drop");
 }
 
 #[test]

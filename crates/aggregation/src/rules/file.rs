@@ -65,6 +65,8 @@ pub(super) struct RetentionFile {
     /// For how long.
     #[serde(default)]
     pub(super) keep: String,
+    /// How much longer they may be kept for a dependant before that is an alert.
+    pub(super) max_hold: Option<String>,
 }
 
 /// A key without value is a key that was left out.

@@ -329,5 +329,6 @@ fn retention(rule: &RetentionFile) -> Result<RetentionRule, DefinitionError> {
         return Err(DefinitionError::at("keep", "is missing; say how long, like 7d"));
     }
     let keep = span("keep", &rule.keep, false)?;
-    Ok(RetentionRule { measurement: rule.measurement.clone(), keep })
+    let max_hold = rule.max_hold.as_deref().map(|text| span("max_hold", text, true)).transpose()?;
+    Ok(RetentionRule { measurement: rule.measurement.clone(), keep, max_hold })
 }

@@ -152,7 +152,7 @@ async fn a_session_keeps_its_version_and_its_instant() {
 async fn expired_points_are_hidden_unless_asked_for() {
     let db = Db::with_cpu().await;
     let keep = Span::Nanos(3_600_000_000_000);
-    let rules = vec![RetentionRule { measurement: "c*".into(), keep }];
+    let rules = vec![RetentionRule { measurement: "c*".into(), keep, max_hold: None }];
     let edit = Edit::SetRetention { database: "t".into(), rules };
     db.storage.commit(Commit { edits: vec![edit], ..Default::default() }).await.unwrap();
     assert_eq!(db.sql("SELECT usage FROM cpu ORDER BY 1").await, "30.0 / 40.0");

@@ -5,7 +5,7 @@ use datafusion::catalog::{MemTable, TableProvider};
 use highwater_core::{Condition, ErrorKind, MeasurementId};
 
 use super::*;
-use crate::{QueryResult, Statement};
+use crate::{Deleting, QueryResult, Statement};
 
 #[derive(Debug)]
 struct Answers;
@@ -55,15 +55,17 @@ impl Extension for Answers {
         }
     }
 
-    async fn before_delete(
+    async fn delete(
         &self,
         _: &QuerySession,
         id: &MeasurementId,
         condition: &Condition,
-    ) -> Result<(), QueryError> {
+        is_all: bool,
+    ) -> Result<Deleting, QueryError> {
         match condition {
             Condition::All => Err(QueryError::Invalid(format!("{} is sealed", id.measurement))),
-            _ => Ok(()),
+            _ if is_all => Ok(Deleting::PointsOnly),
+            _ => Ok(Deleting::Done),
         }
     }
 }
@@ -87,11 +89,13 @@ async fn extensions_add_tables_and_statements() {
 }
 
 #[tokio::test]
-async fn extensions_can_forbid_a_delete() {
+async fn extensions_can_forbid_a_delete_or_carry_it_out() {
     let db = Db::with(vec![Arc::new(Answers)]).await;
     db.write(&["cpu host=a usage=1.0 2024-01-01T10:00:00Z"]).await;
     assert_eq!(db.error("DELETE FROM cpu").await, "cpu is sealed");
     assert_eq!(db.sql("SELECT count(*) FROM cpu").await, "1");
+    db.sql("DELETE FROM cpu WHERE usage = 1.0").await;
+    assert_eq!(db.sql("SELECT count(*) FROM cpu").await, "1", "left to the extension");
     db.sql("DELETE FROM cpu WHERE host = 'a'").await;
     assert_eq!(db.sql("SELECT count(*) FROM cpu").await, "0");
 }

@@ -13,6 +13,7 @@ mod config;
 mod inspect;
 mod quarantine;
 mod restore;
+mod retention;
 mod rules;
 mod sql;
 mod write;
@@ -51,6 +52,8 @@ enum Command {
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
     Aggregate(aggregate::AggregateFlags),
+    /// See what expires and who holds it back, and let it go all the same
+    Retention(retention::RetentionFlags),
     /// Check, test, plan and apply rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
+        Command::Retention(flags) => retention::run(&flags),
         Command::Backup(flags) => backup::run(&flags),
         Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),

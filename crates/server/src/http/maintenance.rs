@@ -1,5 +1,4 @@
-//! Work that is done in the background anyway, on request: flush and compaction; and expiry that waits
-//! for somebody to say that the clock is right.
+//! Work that is done in the background anyway, on request: flush and compaction.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -10,10 +9,7 @@ use crate::app::{App, Server};
 use crate::respond::Refusal;
 
 pub(super) fn routes() -> Router<Server> {
-    Router::new()
-        .route("/api/v1/flush", post(flush))
-        .route("/api/v1/compact", post(compact))
-        .route("/api/v1/retention/resume", post(resume_expiry))
+    Router::new().route("/api/v1/flush", post(flush)).route("/api/v1/compact", post(compact))
 }
 
 async fn flush(app: App) -> Result<StatusCode, Refusal> {
@@ -24,9 +20,4 @@ async fn flush(app: App) -> Result<StatusCode, Refusal> {
 async fn compact(app: App) -> Result<StatusCode, Refusal> {
     run_to_end(async move { Ok(app.engine.compact().await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn resume_expiry(app: App) -> StatusCode {
-    app.aggregates.resume_expiry();
-    StatusCode::NO_CONTENT
 }

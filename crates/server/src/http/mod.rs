@@ -13,6 +13,7 @@ mod maintenance;
 mod measurements;
 mod params;
 mod query_sql;
+mod retention;
 mod rules;
 mod segments;
 mod write;
@@ -80,6 +81,7 @@ pub fn router(server: Server) -> Router {
         .merge(maintenance::routes())
         .merge(measurements::routes())
         .merge(query_sql::routes())
+        .merge(retention::routes())
         .merge(rules::routes())
         .merge(segments::routes())
         .merge(write::routes())

@@ -104,7 +104,9 @@ async fn store(app: &App, target: &Target, body: Bytes) -> Result<Refusals, Refu
     }
     let batches: Vec<_> = batches.into_iter().map(|(_, batch)| batch).collect();
     if !batches.is_empty() {
-        let report = app.engine.write(&target.database, batches, target.mode).await?;
+        let measurements = batches.iter().map(|batch| &batch.measurement);
+        let late = app.aggregates.late_rules(&target.database, measurements)?;
+        let report = app.engine.write_late(&target.database, batches, target.mode, late).await?;
         metrics::counter!("highwater_server_written_points_total").increment(report.rows as u64);
         refusals.add(report.refused.into_iter().map(|line| (line.line, line.reason)), &body);
     }

@@ -134,7 +134,7 @@ async fn carry_out(engine: &Engine, step: &Step) -> bool {
 
 /// A measurement without points, or without the tag, has nothing to delete.
 async fn delete(engine: &Engine, condition: Condition) -> Result<(), StorageError> {
-    match engine.delete(&id("cpu"), condition).await {
+    match engine.delete(&engine.version(), &id("cpu"), condition).await {
         Err(StorageError::NoSuchMeasurement(_) | StorageError::Invalid(_)) => Ok(()),
         result => result.map(drop),
     }

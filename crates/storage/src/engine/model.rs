@@ -84,7 +84,7 @@ pub(super) async fn carry_out(engine: &Engine, step: &Step) {
 
 /// A measurement without points, or without the tag, has nothing to delete.
 async fn delete(engine: &Engine, condition: Condition) {
-    match engine.delete(&id("cpu"), condition).await {
+    match engine.delete(&engine.version(), &id("cpu"), condition).await {
         Ok(_) | Err(StorageError::NoSuchMeasurement(_) | StorageError::Invalid(_)) => {}
         Err(error) => panic!("{error}"),
     }
@@ -100,7 +100,7 @@ pub(super) async fn delete_point(engine: &Engine, host: u8, secs: i64) -> Result
         return Ok(());
     }
     let points = PointSet::new(tags, [(values, Timestamp::from_secs(secs))]);
-    engine.delete_points(&id("cpu"), points, version.seq()).await.map(drop)
+    engine.delete_points(&version, &id("cpu"), points).await.map(drop)
 }
 
 /// The model in the form of [`read`]; fields in order of the schema there, so sorted here too.

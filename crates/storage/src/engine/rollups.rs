@@ -7,7 +7,7 @@ use highwater_core::{Column, ColumnRole, FieldType, Schema};
 use super::*;
 
 /// Sums of hosts, as `host@time=sum`, that take the place of those with the same host and time.
-fn by_host(text: &str) -> Replacement {
+pub(super) fn by_host(text: &str) -> Replacement {
     let host = Column { name: "host".into(), role: ColumnRole::Tag };
     let schema = Arc::new(Schema::of([host, Column::field("sum", FieldType::Integer)]));
     let rows: Vec<(&str, i64, Option<i64>)> = text

@@ -8,6 +8,8 @@ mod bucket_model;
 mod check;
 #[path = "crash.rs"]
 mod crash;
+#[path = "deletes.rs"]
+mod deletes;
 #[path = "model.rs"]
 mod model;
 #[path = "points.rs"]
@@ -56,7 +58,7 @@ impl Harness {
     }
 
     async fn delete(&self, measurement: &str, condition: Condition) -> SequenceNumber {
-        self.engine.delete(&id(measurement), condition).await.unwrap()
+        self.engine.delete(&self.engine.version(), &id(measurement), condition).await.unwrap()
     }
 
     /// As after the power went: what is on disk now is opened as another folder.
@@ -184,7 +186,11 @@ async fn lines_that_contradict_are_refused_and_their_neighbours_stored() {
 #[tokio::test]
 async fn points_older_than_the_retention_are_refused() {
     let harness = Harness::new().await;
-    let rules = vec![RetentionRule { measurement: "cpu".into(), keep: "1h".parse().unwrap() }];
+    let rules = vec![RetentionRule {
+        measurement: "cpu".into(),
+        keep: "1h".parse().unwrap(),
+        max_hold: None,
+    }];
     let edits = vec![Edit::SetRetention { database: "db".into(), rules }];
     harness.engine.commit(Commit { edits, ..Commit::default() }).await.unwrap();
     let horizon = 1_000_000 - 3600;
@@ -247,12 +253,14 @@ async fn a_delete_of_nothing_is_no_commit_and_of_fields_is_refused() {
     assert_eq!(harness.engine.version().seq(), seq);
     let value = FieldValue::Float(1.0);
     let by_field = Condition::Compare { column: "x".into(), comparison: Comparison::Equal, value };
-    let refused = harness.engine.delete(&id("cpu"), by_field).await.unwrap_err();
+    let refused =
+        harness.engine.delete(&harness.engine.version(), &id("cpu"), by_field).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
         "cannot delete from cpu: x is a field; points are chosen by time and tags only"
     );
-    let missing = harness.engine.delete(&id("mem"), Condition::All).await;
+    let missing =
+        harness.engine.delete(&harness.engine.version(), &id("mem"), Condition::All).await;
     assert!(matches!(missing, Err(StorageError::NoSuchMeasurement(_))));
 }
 

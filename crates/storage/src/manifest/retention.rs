@@ -8,7 +8,7 @@ use super::{ManifestState, RetentionRule};
 impl ManifestState {
     /// How long points of a measurement are kept; `None` means for ever.
     pub fn retention(&self, id: &MeasurementId) -> Option<Span> {
-        retention_of(self.databases.get(&id.database)?, &id.measurement)
+        Some(retention_of(self.databases.get(&id.database)?, &id.measurement)?.keep)
     }
 }
 
@@ -23,11 +23,14 @@ impl RetentionRule {
     }
 }
 
-/// How long points of a measurement are kept under the rules of its database: an exact name beats
-/// the longest prefix, which beats `*`. `None` means for ever.
-pub(crate) fn retention_of(rules: &[RetentionRule], measurement: &str) -> Option<Span> {
-    let fitting = rules.iter().filter_map(|rule| Some((rule.closeness(measurement)?, rule.keep)));
-    fitting.max_by_key(|(closeness, _)| *closeness).map(|(_, keep)| keep)
+/// The rule of those of its database that a measurement has: an exact name beats the longest
+/// prefix, which beats `*`. `None` means that points are kept for ever.
+pub(crate) fn retention_of<'a>(
+    rules: &'a [RetentionRule],
+    measurement: &str,
+) -> Option<&'a RetentionRule> {
+    let fitting = rules.iter().filter_map(|rule| Some((rule.closeness(measurement)?, rule)));
+    fitting.max_by_key(|(closeness, _)| *closeness).map(|(_, rule)| rule)
 }
 
 #[cfg(test)]
@@ -41,9 +44,10 @@ mod tests {
                 .map(|(name, keep)| RetentionRule {
                     measurement: name.to_owned(),
                     keep: keep.parse().unwrap(),
+                    max_hold: None,
                 })
                 .into();
-        let keep = |name| retention_of(&rules, name).map(|keep| keep.to_string());
+        let keep = |name| retention_of(&rules, name).map(|rule| rule.keep.to_string());
         assert_eq!(keep("cpu_a").as_deref(), Some("4d"));
         assert_eq!(keep("cpu_b").as_deref(), Some("3d"));
         assert_eq!(keep("cpu").as_deref(), Some("2d"));

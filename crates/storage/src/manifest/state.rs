@@ -80,6 +80,9 @@ pub struct RetentionRule {
     pub measurement: String,
     /// Points with `time < now - keep` are expired.
     pub keep: Span,
+    /// How much longer they may be kept for somebody who needs them before it is time to worry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_hold: Option<Span>,
 }
 
 /// One change of the durable state. Edits of one commit apply together or not at all.

@@ -94,6 +94,11 @@ impl Version {
     /// How long points of a measurement are kept; `None` means for ever. An exact name beats the
     /// longest prefix, which beats `*`.
     pub fn retention(&self, id: &MeasurementId) -> Option<Span> {
+        Some(self.retention_rule(id)?.keep)
+    }
+
+    /// The rule that a measurement has, see [`Version::retention`].
+    pub fn retention_rule(&self, id: &MeasurementId) -> Option<&RetentionRule> {
         retention_of(self.databases.get(&id.database)?, &id.measurement)
     }
 

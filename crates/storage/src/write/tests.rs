@@ -26,7 +26,12 @@ fn integers(values: &[Option<i64>]) -> ArrayRef {
 
 fn decide_for(columns: &[Column], batch: PointBatch) -> Decision {
     let columns = Columns::of(&Schema::of(columns.iter().cloned()));
-    let target = Target { kind: MeasurementKind::Points, columns: &columns, horizon: None };
+    let target = Target {
+        kind: MeasurementKind::Points,
+        columns: &columns,
+        horizon: None,
+        late: LatePoints::Refuse,
+    };
     check_shape(&batch).unwrap();
     decide(batch, &target).unwrap()
 }
@@ -98,7 +103,12 @@ fn a_name_is_either_tag_or_field_and_never_time() {
 fn expired_points_are_refused_by_line() {
     let columns = Columns::default();
     let horizon = Some((Timestamp::from_secs(2), "7d".parse().unwrap()));
-    let target = Target { kind: MeasurementKind::Points, columns: &columns, horizon };
+    let target = Target {
+        kind: MeasurementKind::Points,
+        columns: &columns,
+        horizon,
+        late: LatePoints::Refuse,
+    };
     let fields = vec![("usage", floats(&[Some(1.0), Some(2.0)]))];
     let decision = decide(batch(&["a", "b"], fields), &target).unwrap();
     assert_eq!(decision.accepted.lines, [2]);
@@ -106,6 +116,23 @@ fn expired_points_are_refused_by_line() {
         decision.refused[0].reason,
         "older than the retention of 7d: points before 1970-01-01T00:00:02Z are refused"
     );
+}
+
+#[test]
+fn expired_points_are_left_out_where_that_is_the_rule() {
+    let columns = Columns::of(&Schema::of([Column::field("usage", FieldType::Float)]));
+    let horizon = Some((Timestamp::from_secs(2), "7d".parse().unwrap()));
+    let late = LatePoints::Drop;
+    let target = Target { kind: MeasurementKind::Points, columns: &columns, horizon, late };
+    let fields = vec![("usage", floats(&[Some(1.0), Some(2.0), Some(3.0)]))];
+    let decision = decide(batch(&["a", "b", "b"], fields), &target).unwrap();
+    assert_eq!((decision.accepted.lines, decision.dropped), (vec![2, 3], 1));
+    assert_eq!(decision.refused, []);
+    // One that contradicts the columns is left out too if it is late, else it is refused.
+    let fields = vec![("usage", integers(&[Some(1), Some(2), Some(3)]))];
+    let decision = decide(batch(&["a", "b", "b"], fields), &target).unwrap();
+    let refused: Vec<u32> = decision.refused.iter().map(|line| line.line).collect();
+    assert_eq!((decision.accepted.rows(), decision.dropped, refused), (0, 1, vec![2, 3]));
 }
 
 #[test]
@@ -128,8 +155,12 @@ fn there_is_a_limit_to_columns() {
 #[test]
 fn materializations_take_no_points() {
     let columns = Columns::default();
-    let target =
-        Target { kind: MeasurementKind::Materialization, columns: &columns, horizon: None };
+    let target = Target {
+        kind: MeasurementKind::Materialization,
+        columns: &columns,
+        horizon: None,
+        late: LatePoints::Refuse,
+    };
     let decision = decide(batch(&["a"], vec![("usage", floats(&[Some(1.0)]))]), &target).unwrap();
     assert_eq!(decision.accepted.rows(), 0);
     assert_eq!(decision.refused.len(), 1);

@@ -162,6 +162,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     let rule = |n: u64| RetentionRule {
         measurement: "*".to_owned(),
         keep: format!("{}d", n + 1).parse().unwrap(),
+        max_hold: n.is_multiple_of(2).then(|| "1h".parse().unwrap()),
     };
     (0u64..18, 0u64..30).prop_map(move |(choice, n)| match choice {
         0..=4 => Edit::DefineMeasurement { id: id(n), kind, schema: schema(n) },
