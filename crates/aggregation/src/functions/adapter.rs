@@ -17,6 +17,9 @@ use super::function::AggregateFunction;
 use crate::partial::extrema::{End, Lower, Upper};
 use crate::partial::{Function, Partial};
 
+/// Most partials are no longer than this.
+const COMMON_BYTES: usize = 8;
+
 /// The partial at this position of those being finished has no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoAnswer {
@@ -180,7 +183,7 @@ fn encoded_with<A: Adapter>(
     partials: &[A::Partial],
     encode: impl Fn(&A::Partial, &mut Vec<u8>),
 ) -> Result<BinaryArray> {
-    let mut bytes = Vec::with_capacity(partials.len() * 16);
+    let mut bytes = Vec::with_capacity(partials.len() * COMMON_BYTES);
     let mut ends = Vec::with_capacity(partials.len() + 1);
     ends.push(0i32);
     for partial in partials {
@@ -195,5 +198,6 @@ fn encoded_with<A: Adapter>(
     let nulls =
         (!A::WRITES_NOTHING).then(|| partials.iter().map(|partial| !partial.is_empty()).collect());
     let nulls = nulls.filter(|nulls: &NullBuffer| nulls.null_count() > 0);
+    bytes.shrink_to_fit();
     Ok(BinaryArray::new(OffsetBuffer::new(ends.into()), Buffer::from_vec(bytes), nulls))
 }

@@ -46,6 +46,18 @@ impl<A: Adapter> Groups<A> {
             self.partials.resize_with(groups, A::Partial::default);
         }
     }
+
+    /// What `give` makes of the partials to emit, which are forgotten. Memory is kept if those are all.
+    fn emit<R>(&mut self, emit_to: EmitTo, give: impl FnOnce(&[A::Partial]) -> R) -> R {
+        match emit_to {
+            EmitTo::All => {
+                let given = give(&self.partials);
+                self.partials.clear();
+                given
+            }
+            EmitTo::First(_) => give(&emit_to.take_needed(&mut self.partials)),
+        }
+    }
 }
 
 impl<A: Adapter> GroupsAccumulator for Groups<A> {
@@ -72,12 +84,13 @@ impl<A: Adapter> GroupsAccumulator for Groups<A> {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        answer::<A>(self.gives, &emit_to.take_needed(&mut self.partials))
+        let gives = self.gives;
+        self.emit(emit_to, |partials| answer::<A>(gives, partials))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let partials = emit_to.take_needed(&mut self.partials);
-        Ok(vec![Arc::new(encoded::<A>(&partials)?)])
+        let states = self.emit(emit_to, encoded::<A>)?;
+        Ok(vec![Arc::new(states)])
     }
 
     fn convert_to_state(

@@ -1,7 +1,11 @@
 //! The chunks of all workers as one answer.
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use std::collections::HashMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter, not};
+use arrow::datatypes::Int32Type;
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -50,12 +54,13 @@ fn shared_groups(
     if chunks.len() < 2 {
         return Ok(chunks.iter().map(|_| None).collect());
     }
+    let candidates = groups_of_shared_texts(chunks);
     let mut keys = grouping.no_keys()?;
     let mut groups = Vec::with_capacity(chunks.len());
     let mut times_met: Vec<u8> = Vec::new();
-    for chunk in chunks {
+    for (chunk, candidates) in chunks.iter().zip(&candidates) {
         let mut numbers = Vec::new();
-        keys.number(&chunk.keys, &mut numbers)?;
+        keys.number(&filtered(&chunk.keys, candidates)?, &mut numbers)?;
         times_met.resize(keys.len(), 0);
         reservation.try_resize(keys.size() + keys.len())?;
         for &group in &numbers {
@@ -63,12 +68,45 @@ fn shared_groups(
         }
         groups.push(numbers);
     }
-    let is_shared = |numbers: Vec<usize>| {
-        let is_shared: BooleanArray =
-            numbers.iter().map(|&group| Some(times_met[group] > 1)).collect();
+    let is_shared = |(numbers, candidates): (Vec<usize>, BooleanArray)| {
+        let mut is_shared = BooleanBufferBuilder::new(candidates.len());
+        is_shared.append_n(candidates.len(), false);
+        let rows = candidates.values().set_indices().zip(numbers);
+        let shared = rows.filter(|(_, group)| times_met[*group] > 1);
+        shared.for_each(|(row, _)| is_shared.set_bit(row, true));
+        let is_shared = BooleanArray::new(is_shared.finish(), None);
         Some(is_shared).filter(|is_shared| is_shared.true_count() > 0)
     };
-    Ok(groups.into_iter().map(is_shared).collect())
+    Ok(groups.into_iter().zip(candidates).map(is_shared).collect())
+}
+
+/// Per chunk: the groups whose every text is in other chunks too. No other group can be shared, and
+/// where rows come by tags, these are few.
+fn groups_of_shared_texts(chunks: &[Chunk]) -> Vec<BooleanArray> {
+    let all = |chunk: &Chunk| BooleanBuffer::new_set(chunk.rows());
+    let mut candidates: Vec<BooleanBuffer> = chunks.iter().map(all).collect();
+    let columns = chunks.first().map_or(0, |chunk| chunk.keys.len());
+    for column in 0..columns {
+        let texts = |chunk: &'_ Chunk| chunk.keys[column].as_dictionary_opt::<Int32Type>().cloned();
+        let Some(texts) = chunks.iter().map(texts).collect::<Option<Vec<_>>>() else { continue };
+        let mut is_shared: HashMap<&str, bool> = HashMap::new();
+        for text in texts.iter().flat_map(|one| one.values().as_string::<i32>()).flatten() {
+            is_shared.entry(text).and_modify(|shared| *shared = true).or_insert(false);
+        }
+        for (own, candidates) in texts.iter().zip(&mut candidates) {
+            let values = own.values().as_string::<i32>().iter();
+            let shared: Vec<bool> =
+                values.map(|text| text.is_none_or(|text| is_shared[text])).collect();
+            let keys = own.keys();
+            let is_candidate = |row| keys.is_null(row) || shared[keys.value(row) as usize];
+            *candidates &= &BooleanBuffer::collect_bool(keys.len(), is_candidate);
+        }
+    }
+    candidates.into_iter().map(|rows| BooleanArray::new(rows, None)).collect()
+}
+
+fn filtered(arrays: &[ArrayRef], wanted: &BooleanArray) -> Result<Vec<ArrayRef>> {
+    arrays.iter().map(|array| Ok(filter(array, wanted)?)).collect()
 }
 
 /// Merges groups that are in several chunks.
@@ -88,12 +126,8 @@ fn merged(grouping: &Grouping, chunks: &[Chunk]) -> Result<RecordBatch> {
 
 impl Chunk {
     fn filtered(&self, wanted: &BooleanArray) -> Result<Chunk> {
-        let kept = |array: &ArrayRef| Ok(filter(array, wanted)?);
-        let states = self.states.iter().map(|state| state.iter().map(kept).collect());
-        Ok(Chunk {
-            keys: self.keys.iter().map(kept).collect::<Result<_>>()?,
-            states: states.collect::<Result<_>>()?,
-        })
+        let states = self.states.iter().map(|state| filtered(state, wanted));
+        Ok(Chunk { keys: filtered(&self.keys, wanted)?, states: states.collect::<Result<_>>()? })
     }
 
     /// The other groups: slices between the unwanted ones if these are few.

@@ -115,9 +115,8 @@ impl Worker {
     fn hand_on(&mut self) -> Result<()> {
         let keys = self.keys.arrays(0..self.keys.len())?;
         self.keys.clear();
-        let fresh = self.grouping.accumulators()?;
-        let done = std::mem::replace(&mut self.accumulators, fresh);
-        let states = done.into_iter().map(|mut own| own.state(EmitTo::All));
+        // They are empty then and keep their memory for the next groups.
+        let states = self.accumulators.iter_mut().map(|own| own.state(EmitTo::All));
         let chunk = Chunk { keys, states: states.collect::<Result<_>>()? };
         self.chunk_bytes += chunk.size();
         self.chunks.push(chunk);

@@ -36,7 +36,7 @@ pub(super) struct SegmentCache {
     folder: PathBuf,
     capacity_bytes: u64,
     /// Which copies there are, by name of the file.
-    copies: Mutex<Lru<()>>,
+    copies: Mutex<Lru<String, ()>>,
     /// Whoever fetches a segment holds the lock that its name is hashed to.
     fetching: Vec<AsyncMutex<()>>,
     hasher: DefaultHashBuilder,
@@ -69,7 +69,7 @@ impl SegmentCache {
             remove_unfinished(&cache.folder)?;
             let mut copies = cache.copies.lock();
             for (name, bytes) in copies_in(&cache.folder)? {
-                copies.insert(&name, (), bytes);
+                copies.insert(name, (), bytes);
             }
             cache.remove_files(copies.make_room(0, capacity_bytes));
             Ok(())
@@ -173,7 +173,7 @@ impl SegmentCache {
         if written.is_err() {
             self.remove_files([format!("{UNFINISHED}/{number}")]);
         } else {
-            self.copies.lock().insert(name, (), bytes.len() as u64);
+            self.copies.lock().insert(name.to_owned(), (), bytes.len() as u64);
         }
         written
     }

@@ -291,10 +291,18 @@ impl MemoryReader {
                 true => source.last_points(&self.filter)?,
                 false => source.sorted(&self.filter)?,
             };
+            // Fewer columns are fewer to filter.
+            let has_time = self.columns.column_with_name(TIME_COLUMN).is_some();
+            if has_time {
+                sorted = with_columns(&sorted, &self.columns)?;
+            }
             if !self.filter.times.covers(source.times()) {
                 sorted = at_times(sorted, &self.filter.times)?;
             }
-            self.rest = Some(with_columns(&sorted, &self.columns)?);
+            if !has_time {
+                sorted = with_columns(&sorted, &self.columns)?;
+            }
+            self.rest = Some(sorted);
         }
         let Some(rest) = self.rest.take().filter(|rest| rest.num_rows() > 0) else {
             return Ok(None);

@@ -10,7 +10,7 @@ use crate::lru::Lru;
 #[derive(Debug)]
 pub(crate) struct PerSegment<T> {
     max_bytes: u64,
-    kept: Mutex<Lru<Arc<T>>>,
+    kept: Mutex<Lru<String, Arc<T>>>,
 }
 
 impl<T> PerSegment<T> {
@@ -29,7 +29,7 @@ impl<T> PerSegment<T> {
         let mut kept = self.kept.lock();
         kept.remove(path);
         kept.make_room(bytes as u64, self.max_bytes);
-        kept.insert(path, value, bytes as u64);
+        kept.insert(path.to_owned(), value, bytes as u64);
     }
 
     /// The segment is gone.

@@ -2,8 +2,10 @@
 //!
 //! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
 //! share a segment, [`writer`] encodes them, [`store`] keeps the files and [`checksums`] tell
-//! whether they are sound, [`reader`] reads what [`prune`] leaves, [`last_points`] are kept ready.
+//! whether they are sound, [`reader`] reads what [`prune`] leaves, [`blocks`] that
+//! were decoded are kept for a while, [`last_points`] are kept ready.
 
+mod blocks;
 mod bounds;
 mod cache;
 mod checksums;

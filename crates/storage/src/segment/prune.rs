@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{TimeRange, TimeRanges, Timestamp};
-use parquet::arrow::arrow_reader::RowSelection;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
@@ -16,7 +15,7 @@ use super::selection::Selection;
 #[derive(Debug, PartialEq)]
 pub(crate) struct GroupPlan {
     /// The rows of the pages that are needed; `None` for all.
-    pub(crate) rows: Option<RowSelection>,
+    pub(crate) rows: Option<RowRanges>,
     /// Whether these rows have to be filtered by time.
     pub(crate) filter_times: bool,
 }
@@ -47,8 +46,9 @@ pub(crate) fn plan_row_group(
         needed = needed.intersect(&chunk.pages_with(chunk.position(tag)?, values));
     }
     let is_all = needed.rows() == chunk.rows();
-    let rows = (!is_all).then(|| needed.selection(chunk.rows()));
-    (!needed.is_empty()).then_some(GroupPlan { rows, filter_times })
+    let is_empty = needed.is_empty();
+    let rows = (!is_all).then_some(needed);
+    (!is_empty).then_some(GroupPlan { rows, filter_times })
 }
 
 /// The columns of one row group.

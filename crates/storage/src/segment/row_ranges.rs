@@ -35,6 +35,11 @@ impl RowRanges {
         self.0.iter().map(Range::len).sum()
     }
 
+    /// The ranges, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> {
+        self.0.iter().cloned()
+    }
+
     /// The rows in both.
     pub(crate) fn intersect(&self, other: &RowRanges) -> RowRanges {
         let (mut own, mut others) = (self.0.iter().peekable(), other.0.iter().peekable());

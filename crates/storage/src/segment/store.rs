@@ -15,6 +15,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDeco
 use tracing::warn;
 
 use super::SegmentMeta;
+use super::blocks::Blocks;
 use super::cache::PerSegment;
 use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
@@ -39,6 +40,7 @@ pub(crate) struct SegmentStore {
     files: Arc<FileStore>,
     footers: PerSegment<Footer>,
     last_points: PerSegment<LastPoints>,
+    blocks: Blocks,
     next_file: AtomicU64,
     shape: SegmentShape,
     damaged: DamagedSegments,
@@ -83,6 +85,7 @@ impl SegmentStore {
             files,
             footers: PerSegment::new(FOOTER_BYTES),
             last_points: PerSegment::new(last_points::CACHE_BYTES),
+            blocks: Blocks::default(),
             next_file: AtomicU64::new(next_file),
             shape,
             damaged: DamagedSegments::default(),
@@ -232,7 +235,13 @@ impl SegmentHandle {
     pub(crate) fn forget_cached(&self) {
         self.store.footers.forget(&self.meta.path);
         self.store.last_points.forget(&self.meta.path);
+        self.store.blocks.forget(&self.meta.path);
         self.store.files.forget_copy(&self.meta.path);
+    }
+
+    /// Decoded blocks, of all segments.
+    pub(super) fn blocks(&self) -> &Blocks {
+        &self.store.blocks
     }
 
     /// The footer, from the cache if it is there.
@@ -416,6 +425,7 @@ impl Drop for SegmentHandle {
         let Some(removal) = self.removal.get() else { return };
         self.store.footers.forget(&self.meta.path);
         self.store.last_points.forget(&self.meta.path);
+        self.store.blocks.forget(&self.meta.path);
         self.store.damaged.forget(&self.meta.path);
         let files = match removal {
             Removal::Delete => &self.store.unreferenced,

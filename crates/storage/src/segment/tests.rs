@@ -126,13 +126,42 @@ async fn pages_of_other_series_and_times_are_not_read() {
     let selection =
         Selection { tags: Arc::new([host]), ..selection(schema.arrow(), seconds(100, 200)) };
     let plan = plan_row_group(footer.parquet(), 0, &selection).unwrap();
-    let selected = plan.rows.unwrap().row_count();
+    let selected = plan.rows.unwrap().rows();
     assert!(selected <= 2 * 8192 + 1024, "{selected} rows");
     assert_eq!(plan_row_group(footer.parquet(), 1, &selection), None);
     let found = read(&segments[0], selection).await.unwrap();
     let found: Vec<Row> = found.iter().flat_map(rows).collect();
     assert_eq!(found.iter().filter(|row| row.tags["host"] == "host_0004").count(), 100);
     assert!(found.len() < 500, "{} rows", found.len());
+}
+
+#[tokio::test]
+async fn what_was_decoded_lately_is_not_read_again() {
+    let files = FileStore::in_memory();
+    let store = SegmentStore::new(Arc::clone(&files), 1, DAYS);
+    let schema = schema(&["dc", "host"], &["a", "s"]);
+    let segments = write(&store, &schema, &many_rows(20, 8000)).await;
+    let host = (Arc::from("host"), BTreeSet::from(["host_0004".to_owned()]));
+    let of_host = |columns: SchemaRef, times| Selection {
+        tags: Arc::new([host.clone()]),
+        ..selection(columns, times)
+    };
+    let own = |batches: Vec<RecordBatch>| {
+        let rows = batches.iter().flat_map(rows);
+        rows.filter(|row| row.tags["host"] == "host_0004").collect::<Vec<Row>>()
+    };
+
+    let first = read(&segments[0], of_host(schema.arrow(), seconds(100, 8000))).await.unwrap();
+    let first = own(first);
+    let expected = many_rows(5, 8000).into_iter().skip(4 * 8000 + 100);
+    assert_eq!(first, expected.collect::<Vec<Row>>());
+    files.delete(&segments[0].meta().path).await.unwrap();
+    let again = read(&segments[0], of_host(schema.arrow(), seconds(150, 200))).await.unwrap();
+    assert_eq!(own(again), first[50..100]);
+
+    segments[0].forget_cached();
+    let none = read(&segments[0], of_host(schema.arrow(), seconds(150, 200))).await;
+    assert_eq!(none.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
