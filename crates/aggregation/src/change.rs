@@ -11,25 +11,32 @@
 //! An aggregate can come to mean something else because of what it reads; so shadows are linked like
 //! sources are, and take over together.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use highwater_core::{Schema, TimeRange, Timestamp};
+use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Edit, MeasurementKind};
 use tracing::warn;
 
+use crate::applied::Applied;
 use crate::catalog::{
-    Aggregate, DefinitionDocument, Origin, of_rules, progress_key, put, shadow_key,
+    Aggregate, DefinitionDocument, Origin, job_key, of_rules, progress_key, put, shadow_job_key,
+    shadow_key,
 };
 use crate::definition::{
-    AggregateId, AggregateRule, Definition, Meaning, Output, Resolved, compile_all,
+    AggregateId, AggregateRule, Definition, Meaning, Output, Refresh, Resolved, compile_all,
 };
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::filter;
 use crate::fitting::check_sources;
+use crate::jobs::job::{rows_within, unused_id};
+use crate::jobs::{JobKind, new_job, retired};
 use crate::rules::MeasurementRule;
+use crate::staleness;
 use crate::versions::{cancelled, drop_stored, refuse_taken_name, unused_version};
+use crate::watermark;
 
 /// What somebody wants of the definitions of a database.
 #[derive(Debug)]
@@ -42,12 +49,15 @@ pub(crate) struct Proposal<'a> {
     pub(crate) declared: &'a [MeasurementRule],
     /// Names of aggregates that shall stand still.
     pub(crate) detach: BTreeSet<Arc<str>>,
+    /// Names of aggregates that shall be built again as they are.
+    pub(crate) rebuild: BTreeSet<Arc<str>>,
 }
 
 impl Proposal<'_> {
     /// These rules, and nothing else.
     pub(crate) fn of(rules: Vec<AggregateRule>, origin: Origin) -> Self {
-        Proposal { rules, origin, declared: &[], detach: BTreeSet::new() }
+        let (detach, rebuild) = (BTreeSet::new(), BTreeSet::new());
+        Proposal { rules, origin, declared: &[], detach, rebuild }
     }
 }
 
@@ -108,6 +118,8 @@ struct Target<'a> {
     /// Sources first.
     definitions: &'a [Definition],
     steps: BTreeMap<&'a str, Step>,
+    /// The number of the next new job.
+    next_job: Cell<u64>,
 }
 
 /// Plans a proposal.
@@ -123,7 +135,9 @@ pub(crate) fn plan_change(
     let rules = rules_after(reader, database, proposal);
     let definitions = compile_all(&rules).map_err(of_rules)?;
     filter::check(&reader.session().state(), &definitions)?;
-    let mut target = Target { reader, proposal, definitions: &definitions, steps: BTreeMap::new() };
+    let next_job = Cell::new(unused_id(reader.catalog()));
+    let steps = BTreeMap::new();
+    let mut target = Target { reader, proposal, definitions: &definitions, steps, next_job };
     for definition in &definitions {
         let step = target.step(definition)?;
         target.steps.insert(&definition.id.name, step);
@@ -218,11 +232,23 @@ impl<'a> Target<'a> {
             };
         }
         let is_same_rule = old.document.rule == definition.rule;
+        if is_same_rule && self.is_built_again(old) {
+            return Ok(Step::Rebuild);
+        }
         Ok(match own.is_part_of(&before) {
             true if is_same_rule && !old.document.detached => Step::Stay,
             true if !reads_rebuilt || is_same_rule => Step::Write,
             _ => Step::Rebuild,
         })
+    }
+
+    /// Whether an aggregate is or shall be built again although it means what it meant. A request that
+    /// gives its definition takes it as it is.
+    fn is_built_again(&self, old: &Aggregate) -> bool {
+        let is_same = |shadow: &Arc<Aggregate>| shadow.document.rule == old.document.rule;
+        let is_building = self.reader.catalog().shadow(old.name()).is_some_and(is_same);
+        let is_taken = self.proposal.origin == Origin::Api && self.is_given(old.name());
+        self.proposal.rebuild.contains(old.name()) || is_building && !is_taken
     }
 
     /// An aggregate whose points were dropped stands still: what it has stored is of other points
@@ -305,10 +331,14 @@ impl<'a> Target<'a> {
                 document.version = unused_version(reader, id);
                 document.valid_from.clear();
                 document.stored_as = None;
+                planned.edits.extend(retired(reader, old));
                 planned.edits.push(Edit::PutDocument { key: progress_key(id), text: None });
                 planned.edits.extend(drop_stored(reader, &old.stored()));
             }
             planned.edits.push(document.put(id)?);
+            if old.is_none() || step == Step::Rebuild {
+                planned.edits.extend(self.first_job(definition, document.enabled));
+            }
             planned.written.insert(Arc::clone(&id.name), document.rule);
         }
         planned.outcomes.push((id.clone(), outcome));
@@ -365,7 +395,29 @@ impl<'a> Target<'a> {
             edits.push(Edit::RaiseFloor { id, floor });
         }
         edits.push(put(shadow_key(id), &document)?);
+        let new = (self.new_id(), JobKind::Rebuild);
+        let rows = rows_within(reader, &definition.root, &TimeRanges::all());
+        edits.push(new_job(new, reader, None, rows).put(shadow_job_key(id)));
         Ok(())
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_job.replace(self.next_job.get() + 1)
+    }
+
+    /// The job that brings in what the source of a new aggregate holds already; none for one that is
+    /// only refreshed when asked.
+    fn first_job(&self, definition: &Definition, enabled: bool) -> Option<Edit> {
+        if !enabled || definition.refresh == Refresh::OnDemand {
+            return None;
+        }
+        let missing = to_build(self.reader, definition, self.sealed_before(definition));
+        let until = missing.hull().map(|missing| missing.end);
+        let source = definition.parent().and_then(|parent| self.reader.catalog().get(&parent.name));
+        let source = source.map_or_else(|| definition.root.clone(), |parent| parent.stored());
+        let rows = if missing.is_empty() { 0 } else { rows_within(self.reader, &source, &missing) };
+        let job = new_job((self.new_id(), JobKind::Backfill), self.reader, until, rows);
+        Some(job.put(job_key(&definition.id)))
     }
 
     /// Before this instant the source of a definition cannot be read any more.
@@ -426,6 +478,22 @@ impl<'a> Target<'a> {
         let outputs = resolved.outputs.iter();
         Ok(outputs.filter_map(|one| Some((Arc::clone(&one.name), from(one)?))).collect())
     }
+}
+
+/// What an aggregate without anything stored has to build: the pieces of closed buckets in which its
+/// source, readable since `sealed_before`, has points.
+pub(crate) fn to_build(
+    reader: &Reader,
+    definition: &Definition,
+    sealed_before: Timestamp,
+) -> TimeRanges {
+    let root = reader.session().version().measurement(&definition.root);
+    let Some(changes) = root.map(|root| root.changes()) else { return TimeRanges::none() };
+    let (pieces, all) = (definition.pieces, TimeRange::ALL);
+    let stale = staleness::stale(changes, &Applied::nothing(), pieces, all, sealed_before);
+    let (now, lateness) = (reader.session().now(), definition.allowed_lateness);
+    let closing = pieces.bucket().map(|bucket| watermark::closing(bucket, now, lateness));
+    stale.intersect(&TimeRange::before(closing.unwrap_or(all.end)).into())
 }
 
 /// Whether two outputs have the same partials under the same name.

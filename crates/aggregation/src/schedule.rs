@@ -162,10 +162,31 @@ impl Schedules {
         }
     }
 
+    /// How often one that may have failed just now will have been tried in a row with the next time.
+    pub(crate) fn attempts(&self, id: &AggregateId) -> u32 {
+        self.by_aggregate.get(id).map_or(0, |own| own.failures_in_a_row).saturating_add(1)
+    }
+
+    /// Forgets how one fared.
+    pub(crate) fn reset(&mut self, id: &AggregateId) {
+        self.by_aggregate.remove(id);
+    }
+
     /// Notes how a run of a refresh ended.
     pub(crate) fn record(&mut self, run: Run, refresh: &Refresh, now: Timestamp) {
+        self.record_as(&run.id.clone(), run, refresh, now);
+    }
+
+    /// The same for one that rests under another name than its runs have.
+    pub(crate) fn record_as(
+        &mut self,
+        id: &AggregateId,
+        run: Run,
+        refresh: &Refresh,
+        now: Timestamp,
+    ) {
         let rests = self.is_spread && refresh.debounce().is_some();
-        let schedule = self.by_aggregate.entry(run.id.clone()).or_default();
+        let schedule = self.by_aggregate.entry(id.clone()).or_default();
         schedule.last_error.clone_from(&run.error);
         match &run.error {
             None => {

@@ -189,7 +189,8 @@ pub(crate) fn status(
         stale_buckets: definition.pieces.count_buckets(&stale),
         oldest_stale: stale.hull().map(|hull| hull.start),
         pending: aggregate.is_scheduled()
-            && reader.plan(aggregate, Occasion::Scheduled) != RefreshPlan::UpToDate,
+            && (aggregate.job.as_ref().is_some_and(|job| job.is_running())
+                || reader.plan(aggregate, Occasion::Scheduled) != RefreshPlan::UpToDate),
         lag_seconds: progress.last_processed.map(seconds_since),
         seconds_stale: progress.last_refresh.map(seconds_since),
         refresh_count: progress.refresh_count,
