@@ -421,7 +421,8 @@ impl CatalogCache {
                     current.insert(name, shadow);
                 }
                 let aggregates = together(database, current)?;
-                Some(Arc::new(Catalog { aggregates, ..Catalog::default() }))
+                let ended_jobs = ended_jobs.clone();
+                Some(Arc::new(Catalog { aggregates, ended_jobs, ..Catalog::default() }))
             }
         };
         Ok(Catalog { aggregates, next, previous, ended_jobs })

@@ -15,11 +15,10 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{Schema, TimeRange, Timestamp};
 use highwater_storage::{Edit, MeasurementKind};
 use tracing::warn;
 
-use crate::applied::Applied;
 use crate::catalog::{
     Aggregate, DefinitionDocument, Origin, job_key, of_rules, progress_key, put, shadow_job_key,
     shadow_key,
@@ -31,12 +30,9 @@ use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::filter;
 use crate::fitting::check_sources;
-use crate::jobs::job::{rows_within, unused_id};
-use crate::jobs::{JobKind, new_job, retired};
+use crate::jobs::{first_job, rebuild, retired, unused_id};
 use crate::rules::MeasurementRule;
-use crate::staleness;
 use crate::versions::{cancelled, drop_stored, refuse_taken_name, unused_version};
-use crate::watermark;
 
 /// What somebody wants of the definitions of a database.
 #[derive(Debug)]
@@ -395,9 +391,8 @@ impl<'a> Target<'a> {
             edits.push(Edit::RaiseFloor { id, floor });
         }
         edits.push(put(shadow_key(id), &document)?);
-        let new = (self.new_id(), JobKind::Rebuild);
-        let rows = rows_within(reader, &definition.root, &TimeRanges::all());
-        edits.push(new_job(new, reader, None, rows).put(shadow_job_key(id)));
+        let job = rebuild(self.new_id(), reader, definition);
+        edits.push(job.put(shadow_job_key(id)));
         Ok(())
     }
 
@@ -408,16 +403,10 @@ impl<'a> Target<'a> {
     /// The job that brings in what the source of a new aggregate holds already; none for one that is
     /// only refreshed when asked.
     fn first_job(&self, definition: &Definition, enabled: bool) -> Option<Edit> {
-        if !enabled || definition.refresh == Refresh::OnDemand {
-            return None;
-        }
-        let missing = to_build(self.reader, definition, self.sealed_before(definition));
-        let until = missing.hull().map(|missing| missing.end);
-        let source = definition.parent().and_then(|parent| self.reader.catalog().get(&parent.name));
-        let source = source.map_or_else(|| definition.root.clone(), |parent| parent.stored());
-        let rows = if missing.is_empty() { 0 } else { rows_within(self.reader, &source, &missing) };
-        let job = new_job((self.new_id(), JobKind::Backfill), self.reader, until, rows);
-        Some(job.put(job_key(&definition.id)))
+        let is_scheduled = enabled && definition.refresh != Refresh::OnDemand;
+        let (reader, sealed_before) = (self.reader, self.sealed_before(definition));
+        let job = is_scheduled.then(|| first_job(self.new_id(), reader, definition, sealed_before));
+        Some(job?.put(job_key(&definition.id)))
     }
 
     /// Before this instant the source of a definition cannot be read any more.
@@ -478,22 +467,6 @@ impl<'a> Target<'a> {
         let outputs = resolved.outputs.iter();
         Ok(outputs.filter_map(|one| Some((Arc::clone(&one.name), from(one)?))).collect())
     }
-}
-
-/// What an aggregate without anything stored has to build: the pieces of closed buckets in which its
-/// source, readable since `sealed_before`, has points.
-pub(crate) fn to_build(
-    reader: &Reader,
-    definition: &Definition,
-    sealed_before: Timestamp,
-) -> TimeRanges {
-    let root = reader.session().version().measurement(&definition.root);
-    let Some(changes) = root.map(|root| root.changes()) else { return TimeRanges::none() };
-    let (pieces, all) = (definition.pieces, TimeRange::ALL);
-    let stale = staleness::stale(changes, &Applied::nothing(), pieces, all, sealed_before);
-    let (now, lateness) = (reader.session().now(), definition.allowed_lateness);
-    let closing = pieces.bucket().map(|bucket| watermark::closing(bucket, now, lateness));
-    stale.intersect(&TimeRange::before(closing.unwrap_or(all.end)).into())
 }
 
 /// Whether two outputs have the same partials under the same name.

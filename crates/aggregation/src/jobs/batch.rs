@@ -26,7 +26,8 @@ use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{ScanFilter, Stopwatch, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{ScanRequest, StorageError};
 
-use super::job::{Job, Unfinished, about};
+use super::beginning::rows_of_source;
+use super::job::{Job, Unfinished};
 use super::newest::Newest;
 use crate::catalog::{Aggregate, Progress};
 use crate::definition::Resolved;
@@ -70,7 +71,7 @@ pub(crate) async fn count(
 ) -> Result<u64, AggregationError> {
     let missing = missing(reader, aggregate, job);
     if reader.catalog().parent(aggregate).is_some() {
-        return Ok(about(reader, aggregate, &missing));
+        return Ok(rows_of_source(reader, &aggregate.definition, &missing));
     }
     let mut rows = 0;
     each_time(reader, aggregate, &missing, |times| rows += times.len() as u64).await?;

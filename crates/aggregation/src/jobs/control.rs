@@ -5,11 +5,12 @@ use std::sync::Arc;
 use highwater_storage::Commit;
 use tracing::info;
 
-use super::job::{Job, JobKind, new_job, retired, unused_id};
+use super::beginning::catching_up;
+use super::job::{Job, retired, unused_id};
 use super::state::{JobState, Move};
 use super::view::{JobStatus, Known, known};
 use crate::catalog::{Aggregate, Origin};
-use crate::change::{Proposal, plan_change, to_build};
+use crate::change::{Proposal, plan_change};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::runtime::Aggregates;
@@ -116,11 +117,7 @@ impl Aggregates {
     /// The job of an aggregate as it runs.
     fn started(&self, reader: &Reader, aggregate: &Aggregate) -> Result<Job, AggregationError> {
         let Some(job) = &aggregate.job else {
-            let missing = to_build(reader, &aggregate.definition, reader.sealed_before(aggregate));
-            let missing = missing.subtract(&aggregate.progress.applied.covered());
-            let until = missing.hull().map(|missing| missing.end);
-            let id = (unused_id(reader.catalog()), JobKind::Backfill);
-            return Ok(new_job(id, reader, until, super::job::about(reader, aggregate, &missing)));
+            return Ok(catching_up(unused_id(reader.catalog()), reader, aggregate));
         };
         let mut job = Job::clone(job);
         match job.state {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, SequenceNumber, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{SequenceNumber, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::Edit;
 use serde::{Deserialize, Serialize};
 
@@ -217,22 +217,6 @@ pub(crate) fn reserved(aggregate: &Aggregate) -> TimeRanges {
     let job = aggregate.job.as_ref().filter(|job| job.state != JobState::Completed);
     let Some(until) = job.and_then(|job| job.until) else { return TimeRanges::none() };
     TimeRanges::from(TimeRange::before(until)).subtract(&aggregate.progress.applied.covered())
-}
-
-/// About how many rows an aggregate would read for these times: those stored, also if some of them
-/// overwrite others.
-pub(crate) fn about(reader: &Reader, aggregate: &Aggregate, times: &TimeRanges) -> u64 {
-    match reader.catalog().parent(aggregate) {
-        Some(parent) => rows_within(reader, &parent.stored(), times),
-        None => rows_within(reader, &aggregate.definition.root, times),
-    }
-}
-
-/// Rows stored of a measurement in segments that overlap `times`, and in memory.
-pub(crate) fn rows_within(reader: &Reader, id: &MeasurementId, times: &TimeRanges) -> u64 {
-    let Some(stored) = reader.session().version().measurement(id) else { return 0 };
-    let wanted = stored.segments().filter(|segment| times.overlaps(segment.times));
-    wanted.map(|segment| segment.rows).sum::<u64>() + stored.memtable_rows() as u64
 }
 
 /// A number that no job of the database has had.

@@ -10,11 +10,12 @@
 //! A job is a document beside those of its aggregate, written in the same commit as the batch that it
 //! reports. What it still has to do is derived from staleness like any refresh; the document only says
 //! who does it: up to [`Job::until`](job::Job) what is not stored yet belongs to the job, everything
-//! else to the schedule. Reading order: [`state`] (which moves there are), [`job`] (the document),
-//! [`newest`] (where a batch ends), [`batch`] (what a batch computes), [`work`] (one step of a job),
+//! else to the schedule. Reading order: [`state`] (which moves there are), [`job`] (the document), [`beginning`]
+//! (what a new one has to do), //! [`newest`] (where a batch ends), [`batch`] (what a batch computes), [`work`] (one step of a job),
 //! [`control`] (pause, resume, cancel, retry, backfill), [`view`] (a job from outside).
 
 pub(crate) mod batch;
+pub(crate) mod beginning;
 pub(crate) mod control;
 pub(crate) mod job;
 pub(crate) mod newest;
@@ -22,4 +23,5 @@ pub(crate) mod state;
 pub(crate) mod view;
 pub(crate) mod work;
 
-pub(crate) use job::{Job, JobKind, new_job, reserved, retired};
+pub(crate) use beginning::{first_job, rebuild};
+pub(crate) use job::{Job, reserved, retired, unused_id};

@@ -11,6 +11,7 @@ mod check;
 pub(crate) mod client;
 mod config;
 mod inspect;
+mod jobs;
 mod quarantine;
 mod restore;
 mod rules;
@@ -51,6 +52,8 @@ enum Command {
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
     Aggregate(aggregate::AggregateFlags),
+    /// Look at builds of aggregates over history, stop them and start them
+    Jobs(jobs::JobsFlags),
     /// Check, test, plan and apply rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
+        Command::Jobs(flags) => jobs::run(&flags),
         Command::Backup(flags) => backup::run(&flags),
         Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),
