@@ -238,8 +238,8 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Whether an aggregate is or shall be built again although it means what it meant. A request that
-    /// gives its definition takes it as it is.
+    /// Whether an aggregate is or shall be built again although it means what it meant. A request
+    /// that gives its definition takes it as it is.
     fn is_built_again(&self, old: &Aggregate) -> bool {
         let is_same = |shadow: &Arc<Aggregate>| shadow.document.rule == old.document.rule;
         let is_building = self.reader.catalog().shadow(old.name()).is_some_and(is_same);
@@ -391,8 +391,7 @@ impl<'a> Target<'a> {
             edits.push(Edit::RaiseFloor { id, floor });
         }
         edits.push(put(shadow_key(id), &document)?);
-        let job = rebuild(self.new_id(), reader, definition);
-        edits.push(job.put(shadow_job_key(id)));
+        edits.push(rebuild(self.new_id(), reader, definition).put(shadow_job_key(id)));
         Ok(())
     }
 
@@ -400,8 +399,7 @@ impl<'a> Target<'a> {
         self.next_job.replace(self.next_job.get() + 1)
     }
 
-    /// The job that brings in what the source of a new aggregate holds already; none for one that is
-    /// only refreshed when asked.
+    /// The job of a new aggregate; none for one that is only refreshed when asked.
     fn first_job(&self, definition: &Definition, enabled: bool) -> Option<Edit> {
         let is_scheduled = enabled && definition.refresh != Refresh::OnDemand;
         let (reader, sealed_before) = (self.reader, self.sealed_before(definition));

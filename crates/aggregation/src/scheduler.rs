@@ -220,7 +220,7 @@ impl Aggregates {
             (Occasion::Building, _) | (_, None) => (run.id.clone(), &Refresh::OnDemand),
             (_, Some(own)) => (run.id.clone(), &own.definition.refresh),
         };
-        self.schedules().lock().record_as(&key, run.clone(), refresh, self.now());
+        self.schedules().lock().record(&key, run.clone(), refresh, self.now());
     }
 
     async fn attempted(
