@@ -123,7 +123,8 @@ impl AggregateStatus {
             until: one.until,
         });
         if let Some(shadow) = reader.catalog().shadow(&self.name) {
-            let last_error = run.and_then(|run| run.last_error.clone());
+            let of_job = shadow.job.as_ref().and_then(|job| job.error_message.clone());
+            let last_error = of_job.or_else(|| run.and_then(|run| run.last_error.clone()));
             let is_failing = last_error.is_some() || self.status == "failing";
             self.status = if is_failing { "failing" } else { "building" };
             self.building = Some(BuildingStatus {
