@@ -214,7 +214,7 @@ pub(crate) async fn compute(
     check_groups(aggregate, &rows)?;
     let after = batch.after.map(|after| after.piece());
     let done = batch.pieces.subtract(&after.map(TimeRanges::from).unwrap_or_default());
-    let starts: BTreeSet<i64> = rows.iter().flat_map(|rows| piece_starts(rows)).copied().collect();
+    let starts: BTreeSet<i64> = rows.iter().flat_map(piece_starts).copied().collect();
     let starts = starts.into_iter().filter(|start| done.contains(Timestamp::from_nanos(*start)));
     let cost = Cost {
         buckets: buckets_of(aggregate, starts).len() as u64,
