@@ -16,6 +16,7 @@ mod export;
 mod fixtures;
 mod http;
 mod import;
+mod jobs;
 mod kill9;
 mod object_store;
 mod oracle;

@@ -171,7 +171,7 @@ fn x_01_faults_need_their_flag_and_are_refused_by_name() {
     let server = materialized();
     let fault = |body: Value| server.json("POST", "/debug/fault", &body);
     fault(json!({ "switch": "clear" })).expect(200);
-    for (switch, value) in [("batch_pause", json!(1)), ("fail_store", json!(true))] {
+    for (switch, value) in [("batch_pause", json!("x")), ("fail_store", json!(true))] {
         let refused = fault(json!({ "switch": switch, "value": value })).expect(400);
         assert!(refused.error().contains(switch), "{}", refused.error());
     }

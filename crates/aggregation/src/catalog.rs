@@ -4,7 +4,8 @@
 //! Documents are named `aggregate/<database>/<name>/<kind>`. Two kinds make an aggregate, so that a
 //! refresh rewrites only the small one that changes: `definition` and `progress`. A changed
 //! definition that is being built is a `shadow` with its `shadow_progress`; what the last change or
-//! drop replaced is `previous`. See `docs/format/aggregates.md`.
+//! drop replaced is `previous`. The job that builds one is `job` or `shadow_job`; jobs whose aggregate
+//! has gone or has another one are `job-<id>`. See `docs/format/aggregates.md`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +20,11 @@ use crate::definition::{
     AggregateId, AggregateRule, Definition, DefinitionError, Source, compile_all,
 };
 use crate::error::AggregationError;
+use crate::jobs::Job;
 use crate::undo::Previous;
+
+/// How the kinds of jobs begin that belong to no aggregate any more.
+const ENDED_JOB: &str = "job-";
 
 /// Where a definition came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +95,8 @@ pub(crate) struct Aggregate {
     pub(crate) definition: Arc<Definition>,
     /// The progress document.
     pub(crate) progress: Arc<Progress>,
+    /// What builds it, or did.
+    pub(crate) job: Option<Arc<Job>>,
     /// Whether it answers already.
     pub(crate) place: Place,
 }
@@ -152,10 +159,21 @@ impl Aggregate {
     pub(crate) fn run_id(&self) -> AggregateId {
         match self.is_shadow() {
             false => self.id().clone(),
-            true => {
-                let name = format!("{}@{}", self.name(), self.document.version);
-                AggregateId::new(Arc::clone(&self.id().database), name)
-            }
+            true => self.build_id(),
+        }
+    }
+
+    /// Name under which its job is tried and rests: that of this version of it.
+    pub(crate) fn build_id(&self) -> AggregateId {
+        let name = format!("{}@{}", self.name(), self.document.version);
+        AggregateId::new(Arc::clone(&self.id().database), name)
+    }
+
+    /// Key of the document of its job.
+    pub(crate) fn job_key(&self) -> String {
+        match self.is_shadow() {
+            false => job_key(self.id()),
+            true => shadow_job_key(self.id()),
         }
     }
 
@@ -203,6 +221,21 @@ pub(crate) fn shadow_progress_key(id: &AggregateId) -> String {
     key(id, "shadow_progress")
 }
 
+/// Key of the job that builds, or built, the one in force.
+pub(crate) fn job_key(id: &AggregateId) -> String {
+    key(id, "job")
+}
+
+/// Key of the job that builds what is being built.
+pub(crate) fn shadow_job_key(id: &AggregateId) -> String {
+    key(id, "shadow_job")
+}
+
+/// Key of a job whose aggregate has gone or has another one.
+pub(crate) fn ended_job_key(id: &AggregateId, job: u64) -> String {
+    key(id, &format!("{ENDED_JOB}{job}"))
+}
+
 /// Key of what the last change or drop replaced.
 pub(crate) fn previous_key(id: &AggregateId) -> String {
     key(id, "previous")
@@ -237,6 +270,8 @@ pub(crate) struct Catalog {
     next: Option<Arc<Catalog>>,
     /// What the last change or drop of an aggregate replaced, by name.
     previous: BTreeMap<Arc<str>, Arc<Previous>>,
+    /// Jobs whose aggregate has gone or has another one, oldest first, with the name of then.
+    ended_jobs: Vec<(Arc<str>, Arc<Job>)>,
 }
 
 impl Catalog {
@@ -264,6 +299,11 @@ impl Catalog {
     /// What the last change or drop of an aggregate replaced, by name.
     pub(crate) fn previous(&self) -> &BTreeMap<Arc<str>, Arc<Previous>> {
         &self.previous
+    }
+
+    /// Jobs whose aggregate has gone or has another one, oldest first, with the name of then.
+    pub(crate) fn ended_jobs(&self) -> &[(Arc<str>, Arc<Job>)] {
+        &self.ended_jobs
     }
 
     /// The aggregate of that name.
@@ -306,6 +346,7 @@ pub(crate) struct CatalogCache {
     definitions: Mutex<Parsed<DefinitionDocument>>,
     progress: Mutex<Parsed<Progress>>,
     previous: Mutex<Parsed<Previous>>,
+    jobs: Mutex<Parsed<Job>>,
     catalogs: Mutex<Catalogs>,
 }
 
@@ -346,12 +387,14 @@ impl CatalogCache {
     ) -> Result<Catalog, AggregationError> {
         let mut current: BTreeMap<Arc<str>, Found> = BTreeMap::new();
         let mut shadows: BTreeMap<Arc<str>, Found> = BTreeMap::new();
-        let mut previous = BTreeMap::new();
+        let (mut previous, mut ended_jobs) = (BTreeMap::new(), Vec::new());
         for (key, text) in documents {
             let Some((name, kind)) = key[prefix.len()..].rsplit_once('/') else { continue };
             let name: Arc<str> = name.into();
             let found = match kind {
-                "shadow" | "shadow_progress" => shadows.entry(Arc::clone(&name)).or_default(),
+                "shadow" | "shadow_progress" | "shadow_job" => {
+                    shadows.entry(Arc::clone(&name)).or_default()
+                }
                 _ => current.entry(Arc::clone(&name)).or_default(),
             };
             match kind {
@@ -361,10 +404,15 @@ impl CatalogCache {
                 "progress" | "shadow_progress" => {
                     found.progress = parsed(&self.progress, key, text)?;
                 }
+                "job" | "shadow_job" => found.job = Some(parsed(&self.jobs, key, text)?),
+                _ if kind.starts_with(ENDED_JOB) => {
+                    ended_jobs.push((name, parsed(&self.jobs, key, text)?));
+                }
                 "previous" => drop(previous.insert(name, parsed(&self.previous, key, text)?)),
                 _ => {}
             }
         }
+        ended_jobs.sort_by_key(|(_, job)| job.id);
         let aggregates = together(database, current.clone())?;
         let next = match shadows.is_empty() {
             true => None,
@@ -376,10 +424,11 @@ impl CatalogCache {
                     current.insert(name, shadow);
                 }
                 let aggregates = together(database, current)?;
-                Some(Arc::new(Catalog { aggregates, ..Catalog::default() }))
+                let ended_jobs = ended_jobs.clone();
+                Some(Arc::new(Catalog { aggregates, ended_jobs, ..Catalog::default() }))
             }
         };
-        Ok(Catalog { aggregates, next, previous })
+        Ok(Catalog { aggregates, next, previous, ended_jobs })
     }
 }
 
@@ -388,12 +437,13 @@ impl CatalogCache {
 struct Found {
     document: Option<Arc<DefinitionDocument>>,
     progress: Arc<Progress>,
+    job: Option<Arc<Job>>,
     place: Place,
 }
 
 impl Default for Found {
     fn default() -> Self {
-        Found { document: None, progress: Arc::default(), place: Place::InForce }
+        Found { document: None, progress: Arc::default(), job: None, place: Place::InForce }
     }
 }
 
@@ -408,13 +458,13 @@ fn together(
     let definitions = compile_all(&rules).map_err(of_rules)?;
     let mut aggregates = Vec::with_capacity(definitions.len());
     for definition in definitions {
-        let Some(Found { document: Some(document), progress, place }) =
+        let Some(Found { document: Some(document), progress, job, place }) =
             found.remove(&definition.id.name)
         else {
             continue;
         };
         let definition = Arc::new(definition);
-        aggregates.push(Arc::new(Aggregate { document, definition, progress, place }));
+        aggregates.push(Arc::new(Aggregate { document, definition, progress, job, place }));
     }
     aggregates.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(aggregates)

@@ -11,6 +11,7 @@
 //! An aggregate can come to mean something else because of what it reads; so shadows are linked like
 //! sources are, and take over together.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,15 +20,17 @@ use highwater_storage::{Edit, MeasurementKind};
 use tracing::warn;
 
 use crate::catalog::{
-    Aggregate, DefinitionDocument, Origin, of_rules, progress_key, put, shadow_key,
+    Aggregate, DefinitionDocument, Origin, job_key, of_rules, progress_key, put, shadow_job_key,
+    shadow_key,
 };
 use crate::definition::{
-    AggregateId, AggregateRule, Definition, Meaning, Output, Resolved, compile_all,
+    AggregateId, AggregateRule, Definition, Meaning, Output, Refresh, Resolved, compile_all,
 };
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::filter;
 use crate::fitting::check_sources;
+use crate::jobs::{first_job, rebuild, retired, unused_id};
 use crate::rules::MeasurementRule;
 use crate::versions::{cancelled, drop_stored, refuse_taken_name, unused_version};
 
@@ -42,12 +45,15 @@ pub(crate) struct Proposal<'a> {
     pub(crate) declared: &'a [MeasurementRule],
     /// Names of aggregates that shall stand still.
     pub(crate) detach: BTreeSet<Arc<str>>,
+    /// Names of aggregates that shall be built again as they are.
+    pub(crate) rebuild: BTreeSet<Arc<str>>,
 }
 
 impl Proposal<'_> {
     /// These rules, and nothing else.
     pub(crate) fn of(rules: Vec<AggregateRule>, origin: Origin) -> Self {
-        Proposal { rules, origin, declared: &[], detach: BTreeSet::new() }
+        let (detach, rebuild) = (BTreeSet::new(), BTreeSet::new());
+        Proposal { rules, origin, declared: &[], detach, rebuild }
     }
 }
 
@@ -108,6 +114,8 @@ struct Target<'a> {
     /// Sources first.
     definitions: &'a [Definition],
     steps: BTreeMap<&'a str, Step>,
+    /// The number of the next new job.
+    next_job: Cell<u64>,
 }
 
 /// Plans a proposal.
@@ -123,7 +131,9 @@ pub(crate) fn plan_change(
     let rules = rules_after(reader, database, proposal);
     let definitions = compile_all(&rules).map_err(of_rules)?;
     filter::check(&reader.session().state(), &definitions)?;
-    let mut target = Target { reader, proposal, definitions: &definitions, steps: BTreeMap::new() };
+    let next_job = Cell::new(unused_id(reader.catalog()));
+    let steps = BTreeMap::new();
+    let mut target = Target { reader, proposal, definitions: &definitions, steps, next_job };
     for definition in &definitions {
         let step = target.step(definition)?;
         target.steps.insert(&definition.id.name, step);
@@ -218,11 +228,23 @@ impl<'a> Target<'a> {
             };
         }
         let is_same_rule = old.document.rule == definition.rule;
+        if is_same_rule && self.is_built_again(old) {
+            return Ok(Step::Rebuild);
+        }
         Ok(match own.is_part_of(&before) {
             true if is_same_rule && !old.document.detached => Step::Stay,
             true if !reads_rebuilt || is_same_rule => Step::Write,
             _ => Step::Rebuild,
         })
+    }
+
+    /// Whether an aggregate is or shall be built again although it means what it meant. A request
+    /// that gives its definition takes it as it is.
+    fn is_built_again(&self, old: &Aggregate) -> bool {
+        let is_same = |shadow: &Arc<Aggregate>| shadow.document.rule == old.document.rule;
+        let is_building = self.reader.catalog().shadow(old.name()).is_some_and(is_same);
+        let is_taken = self.proposal.origin == Origin::Api && self.is_given(old.name());
+        self.proposal.rebuild.contains(old.name()) || is_building && !is_taken
     }
 
     /// An aggregate whose points were dropped stands still: what it has stored is of other points
@@ -305,10 +327,14 @@ impl<'a> Target<'a> {
                 document.version = unused_version(reader, id);
                 document.valid_from.clear();
                 document.stored_as = None;
+                planned.edits.extend(retired(reader, old));
                 planned.edits.push(Edit::PutDocument { key: progress_key(id), text: None });
                 planned.edits.extend(drop_stored(reader, &old.stored()));
             }
             planned.edits.push(document.put(id)?);
+            if old.is_none() || step == Step::Rebuild {
+                planned.edits.extend(self.first_job(definition, document.enabled));
+            }
             planned.written.insert(Arc::clone(&id.name), document.rule);
         }
         planned.outcomes.push((id.clone(), outcome));
@@ -365,7 +391,20 @@ impl<'a> Target<'a> {
             edits.push(Edit::RaiseFloor { id, floor });
         }
         edits.push(put(shadow_key(id), &document)?);
+        edits.push(rebuild(self.new_id(), reader, definition).put(shadow_job_key(id)));
         Ok(())
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_job.replace(self.next_job.get() + 1)
+    }
+
+    /// The job of a new aggregate; none for one that is only refreshed when asked.
+    fn first_job(&self, definition: &Definition, enabled: bool) -> Option<Edit> {
+        let is_scheduled = enabled && definition.refresh != Refresh::OnDemand;
+        let (reader, sealed_before) = (self.reader, self.sealed_before(definition));
+        let job = is_scheduled.then(|| first_job(self.new_id(), reader, definition, sealed_before));
+        Some(job?.put(job_key(&definition.id)))
     }
 
     /// Before this instant the source of a definition cannot be read any more.

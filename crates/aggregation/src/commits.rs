@@ -62,6 +62,7 @@ impl Aggregates {
         ready: Ready,
         lane: Lane,
     ) -> Result<(), AggregationError> {
+        self.switches().before_commit(self.stop()).await?;
         if lane == Lane::Backfill {
             let _unchanging = self.keep_definitions().await;
             return refresh::commit(self.engine(), vec![ready]).await;

@@ -122,7 +122,9 @@ fn without_root(
     for one in catalog.iter().filter(is_rooted) {
         match readers {
             Readers::Refuse => {}
-            Readers::Drop => edits.extend(gone(one).chain(drop_stored(reader, &one.stored()))),
+            Readers::Drop => {
+                edits.extend(gone(reader, one).chain(drop_stored(reader, &one.stored())));
+            }
             Readers::Keep => {
                 let mut document = DefinitionDocument::clone(&one.document);
                 document.detached = true;

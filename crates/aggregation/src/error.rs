@@ -5,6 +5,7 @@ use highwater_query::QueryError;
 use highwater_storage::StorageError;
 
 use crate::definition::DefinitionError;
+use crate::jobs::state::MoveError;
 use crate::watermark::WatermarkError;
 
 /// An error of the aggregation layer.
@@ -25,6 +26,20 @@ pub enum AggregationError {
         /// The name looked for.
         name: String,
     },
+    /// There is no such job.
+    #[error("there is no job {which} in database {database}; `highwater jobs list` lists them")]
+    NoSuchJob {
+        /// Number of the job or name of its aggregate.
+        which: String,
+        /// The database looked in.
+        database: String,
+    },
+    /// A job cannot do that in its state.
+    #[error(transparent)]
+    Job(#[from] MoveError),
+    /// A test wanted it to fail.
+    #[error("the switch {0} lets this fail")]
+    Injected(&'static str),
     /// A refresh that was asked for failed; what was stored before stays.
     #[error("could not refresh {name}: {reason}")]
     Refresh {
@@ -88,10 +103,13 @@ impl AggregationError {
         match self {
             AggregationError::Definition(_)
             | AggregationError::Rules(_)
+            | AggregationError::Job(_)
             | AggregationError::Invalid(_) => ErrorKind::Invalid,
-            AggregationError::NoSuchAggregate { .. } => ErrorKind::NotFound,
+            AggregationError::NoSuchAggregate { .. } | AggregationError::NoSuchJob { .. } => {
+                ErrorKind::NotFound
+            }
             AggregationError::Conflict(_) => ErrorKind::Conflict,
-            AggregationError::Stopping => ErrorKind::Unavailable,
+            AggregationError::Stopping | AggregationError::Injected(_) => ErrorKind::Unavailable,
             AggregationError::Document { .. } => ErrorKind::Corrupt,
             AggregationError::Storage(error) => error.kind(),
             AggregationError::Query(error) => error.kind(),

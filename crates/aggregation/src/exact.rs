@@ -44,6 +44,7 @@ use crate::runtime::no_such;
 use crate::staleness;
 use crate::watermark;
 
+pub(crate) use building::joined;
 use building::{
     aggregated, finished, in_order, last_bucket_end, merged, merged_per_bucket, with_columns,
     with_starts,

@@ -8,10 +8,12 @@
 //! what is stored), `sealed_delete` (what a delete means for sealed buckets). The acting part: `catalog` (definitions and progress in the manifest), `exact`
 //! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
-//! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`, `late` (points older than that) and `retention_status`, `registry`,
-//! `shadow` (changed definitions built aside), `undo`, `rule_plan` with `estimate` (what rule files would do),
-//! `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?), `buckets` and
-//! `explain_bucket` (how it stands), `faults` (damage for tests), and [`runtime`], the handle over all of it.
+//! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`,
+//! `late` (points older than that) and `retention_status`, `registry`, `shadow` (changed definitions built
+//! aside), `jobs` (builds over history, step by step), `undo`, `rule_plan` with `estimate` (what rule files
+//! would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?),
+//! `buckets` and `explain_bucket` (how it stands), `faults` and `switches` (damage, failures and waits for
+//! tests), and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod audit;
@@ -37,6 +39,7 @@ mod force_expiry;
 mod freshness;
 pub mod functions;
 mod group_limit;
+mod jobs;
 mod lanes;
 mod late;
 mod materialization;
@@ -61,6 +64,7 @@ pub mod staleness;
 mod starts;
 mod status;
 mod steps;
+mod switches;
 mod system;
 mod table;
 mod touched;
@@ -78,6 +82,10 @@ pub use dropping::Readers;
 pub use error::AggregationError;
 pub use estimate::Estimate;
 pub use force_expiry::{ForcedExpiry, Lost};
+pub use jobs::control::Backfill;
+pub use jobs::job::JobKind;
+pub use jobs::state::{JobState, Move, MoveError};
+pub use jobs::view::JobStatus;
 pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
@@ -87,3 +95,4 @@ pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan}
 pub use rules::Rules;
 pub use runtime::{Aggregates, AggregationSettings, Created, RefreshReport};
 pub use status::{AggregateStatus, BuildingStatus, ColumnStatus, PreviousStatus};
+pub use switches::Switches;

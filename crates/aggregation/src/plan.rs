@@ -38,6 +38,8 @@ pub enum Reason {
     Sealing,
     /// A changed definition needs partials of its own.
     Definition,
+    /// A new aggregate needs what was there before it.
+    Backfill,
 }
 
 impl Reason {
@@ -51,6 +53,7 @@ impl Reason {
             Reason::Request => "request",
             Reason::Sealing => "sealing",
             Reason::Definition => "definition",
+            Reason::Backfill => "backfill",
         }
     }
 }
@@ -65,6 +68,7 @@ impl fmt::Display for Reason {
             Reason::Request => "a request",
             Reason::Sealing => "expiring source data",
             Reason::Definition => "a changed definition",
+            Reason::Backfill => "a backfill",
         })
     }
 }
@@ -87,6 +91,8 @@ pub enum Occasion {
     Sealing(Timestamp),
     /// A changed definition is built beside the one in force, whatever its schedule says.
     Building,
+    /// A job brings in what was there when the aggregate was made.
+    Backfill,
 }
 
 impl Occasion {
@@ -130,6 +136,7 @@ pub fn plan(standing: &Standing<'_>, occasion: Occasion) -> RefreshPlan {
         }
         Occasion::Requested => RefreshPlan::recompute(standing.closed(), Reason::Request),
         Occasion::Building => RefreshPlan::recompute(standing.closed(), Reason::Definition),
+        Occasion::Backfill => RefreshPlan::recompute(standing.closed(), Reason::Backfill),
         Occasion::RequestedWindow(window) => {
             RefreshPlan::recompute(standing.inside(window), Reason::Request)
         }

@@ -25,6 +25,7 @@ use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
 use crate::group_limit::check_groups;
+use crate::jobs::Job;
 use crate::materialization::{replacement, rows_schema, stored_kind};
 use crate::touched::touched;
 
@@ -38,12 +39,14 @@ pub(crate) struct Computed {
     progress: Progress,
     /// What it took.
     pub(crate) cost: Cost,
+    /// The job that it is a step of, as it is afterwards.
+    pub(crate) job: Option<Job>,
 }
 
 impl Computed {
     /// Partials that did not have to be computed.
     pub(crate) fn of(replacement: Option<Replacement>, progress: Progress) -> Self {
-        Computed { replacement, progress, cost: Cost::default() }
+        Computed { replacement, progress, cost: Cost::default(), job: None }
     }
 }
 
@@ -92,7 +95,7 @@ impl Computed {
     /// Rows that replace others while what the aggregate has applied stays as it is.
     pub(crate) fn same_progress(aggregate: &Aggregate, replacement: Replacement) -> Self {
         let progress = Progress::clone(&aggregate.progress);
-        Computed { replacement: Some(replacement), progress, cost: Cost::default() }
+        Computed::of(Some(replacement), progress)
     }
 }
 
@@ -148,7 +151,7 @@ pub(crate) async fn compute(
         true => None,
         false => Some(computing.replacement((&whole, &overwrites), &rows.new)?),
     };
-    Ok(Computed { replacement, progress, cost })
+    Ok(Computed { cost, ..Computed::of(replacement, progress) })
 }
 
 impl<'a> Computing<'a> {
@@ -272,7 +275,11 @@ fn touched_buckets(aggregate: &Aggregate, batches: &[RecordBatch]) -> BTreeSet<T
     buckets_of(aggregate, starts)
 }
 
-fn buckets_of(aggregate: &Aggregate, pieces: impl IntoIterator<Item = i64>) -> BTreeSet<Timestamp> {
+/// Starts of the buckets that pieces, named by their starts, belong to.
+pub(crate) fn buckets_of(
+    aggregate: &Aggregate,
+    pieces: impl IntoIterator<Item = i64>,
+) -> BTreeSet<Timestamp> {
     let cut = aggregate.definition.pieces;
     pieces.into_iter().map(|start| cut.bucket_of(Timestamp::from_nanos(start)).start).collect()
 }
@@ -379,6 +386,11 @@ pub(crate) async fn commit(engine: &Engine, steps: Vec<Ready>) -> Result<(), Agg
             commit.expect_documents.push((key, document));
         }
         commit.edits.push(aggregate.put_progress(&computed.progress)?);
+        if let Some(job) = &computed.job {
+            let key = aggregate.job_key();
+            commit.expect_documents.push((key.clone(), version.document(&key).cloned()));
+            commit.edits.push(job.put(key));
+        }
         commit.replacements.extend(computed.replacement);
     }
     engine.commit(commit).await?;

@@ -14,6 +14,7 @@ use crate::change::{Outcome, PlannedChange, Proposal, plan_change};
 use crate::definition::{AggregateId, AggregateRule};
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::jobs::retired;
 use crate::rules::{DatabaseRules, Rules, set};
 use crate::runtime::{Aggregates, Created, no_such};
 use crate::undo;
@@ -77,7 +78,10 @@ impl Aggregates {
         self.commit_change(plan_change(&reader, &database, &proposal)?).await
     }
 
-    async fn commit_change(&self, planned: PlannedChange) -> Result<(), AggregationError> {
+    pub(crate) async fn commit_change(
+        &self,
+        planned: PlannedChange,
+    ) -> Result<(), AggregationError> {
         if planned.edits.is_empty() {
             return Ok(());
         }
@@ -149,7 +153,7 @@ impl Aggregates {
             shadow.into_iter().flat_map(|shadow| cancelled(&reader, shadow)).collect();
         match aggregate {
             Some(aggregate) if drop_data => {
-                edits.extend(gone(aggregate));
+                edits.extend(gone(&reader, aggregate));
                 edits.extend(undo::remembered(&reader, &[aggregate], self.undo_until())?);
             }
             Some(aggregate) => edits.push(detached(aggregate).put(aggregate.id())?),
@@ -269,7 +273,8 @@ pub(crate) fn detached(aggregate: &Aggregate) -> DefinitionDocument {
 }
 
 /// The edits after which there is no aggregate of that name.
-pub(crate) fn gone(aggregate: &Aggregate) -> impl Iterator<Item = Edit> {
+pub(crate) fn gone(reader: &Reader, aggregate: &Aggregate) -> impl Iterator<Item = Edit> {
     let keys = [definition_key(aggregate.id()), progress_key(aggregate.id())];
-    keys.into_iter().map(|key| Edit::PutDocument { key, text: None })
+    let documents = keys.into_iter().map(|key| Edit::PutDocument { key, text: None });
+    documents.chain(retired(reader, aggregate))
 }

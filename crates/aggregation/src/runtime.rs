@@ -29,6 +29,7 @@ use crate::queue::Queue;
 use crate::refresh::Cost;
 use crate::schedule::{Run, Schedules};
 use crate::status::{AggregateStatus, status};
+use crate::switches::Switches;
 use crate::watermark;
 
 /// Settings of the aggregation layer.
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) clock_guard: Mutex<ClockGuard>,
     hold_alerts: Mutex<HoldAlerts>,
+    switches: Switches,
     slots: Slots,
     commits: Commits,
     /// Held for reading while a refresh is committed, for writing while something is redefined:
@@ -79,6 +81,7 @@ impl Shared {
             queue: Queue::default(),
             clock_guard: Mutex::default(),
             hold_alerts: Mutex::default(),
+            switches: Switches::default(),
             slots: Slots::new(settings.max_parallel),
             commits: Commits::default(),
             definitions: RwLock::default(),
@@ -187,6 +190,11 @@ impl Aggregates {
 
     pub(crate) fn commits(&self) -> &Commits {
         &self.shared.commits
+    }
+
+    /// What tests can make wait or fail.
+    pub fn switches(&self) -> &Switches {
+        &self.shared.switches
     }
 
     pub(crate) fn clock_guard(&self) -> &Mutex<ClockGuard> {
@@ -380,6 +388,7 @@ impl Aggregates {
             steps += 1;
         }
         steps += self.refresh_due().await?;
+        steps += self.advance_jobs().await?;
         steps += self.advance_shadows().await?;
         steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
@@ -435,6 +444,10 @@ impl Shared {
     /// The same at the version of a session.
     pub(crate) fn reader_of(&self, session: &QuerySession) -> Result<Reader, AggregationError> {
         self.reader(session.engine(), Arc::clone(session.version()), session.database())
+    }
+
+    pub(crate) fn settings(&self) -> &AggregationSettings {
+        &self.settings
     }
 
     /// All aggregates of the reader's database, by name.

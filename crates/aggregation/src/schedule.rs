@@ -162,10 +162,21 @@ impl Schedules {
         }
     }
 
-    /// Notes how a run of a refresh ended.
-    pub(crate) fn record(&mut self, run: Run, refresh: &Refresh, now: Timestamp) {
+    /// How often one that may have failed just now will have been tried in a row with the next time.
+    pub(crate) fn attempts(&self, id: &AggregateId) -> u32 {
+        self.by_aggregate.get(id).map_or(0, |own| own.failures_in_a_row).saturating_add(1)
+    }
+
+    /// Forgets how one fared.
+    pub(crate) fn reset(&mut self, id: &AggregateId) {
+        self.by_aggregate.remove(id);
+    }
+
+    /// Notes how a run of a refresh ended, of an aggregate that may rest under another name than its
+    /// runs have.
+    pub(crate) fn record(&mut self, id: &AggregateId, run: Run, refresh: &Refresh, now: Timestamp) {
         let rests = self.is_spread && refresh.debounce().is_some();
-        let schedule = self.by_aggregate.entry(run.id.clone()).or_default();
+        let schedule = self.by_aggregate.entry(id.clone()).or_default();
         schedule.last_error.clone_from(&run.error);
         match &run.error {
             None => {
@@ -328,7 +339,7 @@ mod tests {
         for pause in [60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
             for (rule, error) in [(id(1), Some("no")), (id(2), None)] {
                 schedules.looked_at(&rule, &MINUTELY, Due::ByClock, seq(1), now);
-                schedules.record(run(&rule, error, now), &MINUTELY, now);
+                schedules.record(&rule, run(&rule, error, now), &MINUTELY, now);
             }
             let next = now.saturating_add(pause * NANOS_PER_SEC);
             let due = |rule, now| schedules.due(&rule, &MINUTELY, None, now);
@@ -338,7 +349,7 @@ mod tests {
         }
         let failing = schedules.get(&id(1));
         assert_eq!((failing.error_count, failing.last_error.as_deref()), (8, Some("no")));
-        schedules.record(run(&id(1), None, now), &MINUTELY, now);
+        schedules.record(&id(1), run(&id(1), None, now), &MINUTELY, now);
         assert_eq!(schedules.get(&id(1)).last_error, None);
         schedules.wake(&id(1));
         assert_eq!(schedules.due(&id(1), &MINUTELY, None, now), Due::ByClock);
@@ -355,7 +366,7 @@ mod tests {
                 schedules.spread(&[], at(0));
             }
             schedules.looked_at(&id(1), &REALTIME, Due::ByClock, seq(1), at(0));
-            schedules.record(long.clone(), &REALTIME, at(0));
+            schedules.record(&id(1), long.clone(), &REALTIME, at(0));
             assert_eq!(schedules.due(&id(1), &REALTIME, unseen, at(0)), due);
         }
     }
@@ -364,7 +375,7 @@ mod tests {
     fn one_that_follows_commits_tries_again_after_a_failure() {
         let mut schedules = Schedules::default();
         schedules.looked_at(&id(1), &REALTIME, Due::ByClock, seq(9), at(0));
-        schedules.record(run(&id(1), Some("no"), at(0)), &REALTIME, at(0));
+        schedules.record(&id(1), run(&id(1), Some("no"), at(0)), &REALTIME, at(0));
         assert_eq!(schedules.seen(&id(1)), SequenceNumber::ZERO);
         let unseen = Some(Unseen { since: None });
         assert_eq!(schedules.due(&id(1), &REALTIME, unseen, at(0)), Due::Later(at(1)));

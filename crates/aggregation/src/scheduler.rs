@@ -207,11 +207,20 @@ impl Aggregates {
             Err(error) => Task::unplanned(id, started).ended(Some(chain(&error))),
         };
         report(&run);
+        self.record(id, occasion, &run);
+        Some(run)
+    }
+
+    /// Notes how a refresh ended. A job rests under a name of its own, so that the schedule goes on.
+    fn record(&self, id: &AggregateId, occasion: Occasion, run: &Run) {
         let catalog = self.catalog(&self.engine().version(), &id.database).ok();
         let own = catalog.as_ref().and_then(|catalog| catalog.get(&id.name));
-        let refresh = own.map_or(&Refresh::OnDemand, |own| &own.definition.refresh);
-        self.schedules().lock().record(run.clone(), refresh, self.now());
-        Some(run)
+        let (key, refresh) = match (occasion, own) {
+            (Occasion::Backfill, Some(own)) => (own.build_id(), &Refresh::OnDemand),
+            (Occasion::Building, _) | (_, None) => (run.id.clone(), &Refresh::OnDemand),
+            (_, Some(own)) => (run.id.clone(), &own.definition.refresh),
+        };
+        self.schedules().lock().record(&key, run.clone(), refresh, self.now());
     }
 
     async fn attempted(
@@ -220,6 +229,9 @@ impl Aggregates {
         occasion: Occasion,
     ) -> Result<Option<Run>, AggregationError> {
         self.queue().others_ended(&self.sources_of(id)?).await;
+        if self.has_job(id, occasion)? {
+            return self.work_on_job(id, occasion).await;
+        }
         for _ in 0..ATTEMPTS {
             let reader = self.reader_for(&id.database, occasion)?;
             let planned = Task::planned(&reader, id, occasion, self.settings().step_points);
@@ -266,8 +278,20 @@ impl Aggregates {
         Ok(())
     }
 
+    /// Whether what is to be done on this occasion is a step of a job.
+    fn has_job(&self, id: &AggregateId, occasion: Occasion) -> Result<bool, AggregationError> {
+        Ok(match occasion {
+            Occasion::Backfill => true,
+            Occasion::Building => {
+                let reader = self.reader_for(&id.database, occasion)?;
+                reader.catalog().get(&id.name).is_some_and(|shadow| shadow.job.is_some())
+            }
+            _ => false,
+        })
+    }
+
     /// Who reads what is refreshed on this occasion.
-    fn reader_for(
+    pub(crate) fn reader_for(
         &self,
         database: &Arc<str>,
         occasion: Occasion,
@@ -307,7 +331,7 @@ fn occasion(refresh: &Refresh, due: Due) -> Occasion {
     }
 }
 
-fn is_conflict(error: &AggregationError) -> bool {
+pub(crate) fn is_conflict(error: &AggregationError) -> bool {
     matches!(error, AggregationError::Storage(StorageError::Conflict { .. }))
 }
 

@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::{Commit, Edit, guarded};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::catalog::{
-    Aggregate, Progress, definition_key, progress_key, shadow_key, shadow_progress_key,
+    Aggregate, Progress, definition_key, job_key, progress_key, shadow_key, shadow_progress_key,
 };
 use crate::change::is_same;
 use crate::commits::Ready;
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::jobs::retired;
+use crate::jobs::state::JobState;
 use crate::materialization::{is_partial, names, replacement, rows_schema, stored_kind};
 use crate::plan::Occasion;
 use crate::refresh::{self, Computed};
@@ -40,6 +43,8 @@ fn wanted(reader: &Reader, shadow: &Aggregate) -> TimeRanges {
 
 /// End of the last bucket of a shadow that the old one has stored.
 pub(crate) fn stored_end(shadow: &Aggregate) -> Option<Timestamp> {
+    // Without buckets nothing has to close.
+    shadow.definition.pieces.bucket()?;
     let stored = shadow.replaces()?.progress.applied.covered().hull()?;
     Some(shadow.definition.pieces.bucket_of(stored.end).start)
 }
@@ -54,8 +59,9 @@ fn to_copy(shadow: &Aggregate) -> TimeRanges {
 
 /// Whether a shadow can take over.
 pub(crate) fn is_built(reader: &Reader, shadow: &Aggregate) -> bool {
+    let waits = shadow.job.as_ref().is_some_and(|job| job.state != JobState::Optimizing);
     let missing = wanted(reader, shadow).subtract(&shadow.progress.applied.covered());
-    missing.is_empty() && to_copy(shadow).is_empty()
+    !waits && missing.is_empty() && to_copy(shadow).is_empty()
 }
 
 /// Share of what a shadow needs that it has, from 0 to 1.
@@ -81,15 +87,31 @@ fn families(reader: &Reader) -> BTreeMap<Arc<str>, Vec<Arc<Aggregate>>> {
     families
 }
 
+/// Shadows of one depth that have something to do.
+#[derive(Default)]
+struct Due {
+    with_job: Vec<AggregateId>,
+    /// Those that were begun before builds had jobs.
+    without: Vec<AggregateId>,
+}
+
 impl Aggregates {
     /// Builds what is to be built, on the real clock, until told to stop.
     pub(crate) async fn keep_building(&self, stop: &CancellationToken) {
         let mut commits = self.engine().commits();
         loop {
             commits.mark_unchanged();
-            let built = stop.run_until_cancelled(guarded(self.advance_shadows())).await;
-            if let Some(Err(error)) = &built {
-                error!(error = error as &dyn std::error::Error, "building a definition failed");
+            let built = stop.run_until_cancelled(guarded(self.advance_builds())).await;
+            match &built {
+                Some(Err(error)) => {
+                    error!(error = error as &dyn std::error::Error, "building aggregates failed");
+                }
+                Some(Ok(steps)) if *steps > 0 => {
+                    // The next step can follow at once; each waits for its place in its lane.
+                    yield_now().await;
+                    continue;
+                }
+                _ => {}
             }
             let goes_on = self.is_building();
             let next_look = async {
@@ -108,11 +130,17 @@ impl Aggregates {
     /// Whether something is being built, or that is not known. Only a commit can change it.
     fn is_building(&self) -> bool {
         let version = self.engine().version();
-        let has_shadow = |database: &Arc<str>| match self.catalog(&version, database) {
-            Ok(catalog) => catalog.next().iter().any(|one| one.is_shadow()),
+        let has_job = |one: &Arc<Aggregate>| one.job.as_ref().is_some_and(|job| job.is_running());
+        let is_building = |database: &Arc<str>| match self.catalog(&version, database) {
+            Ok(catalog) => catalog.iter().any(has_job) || catalog.shadows().next().is_some(),
             Err(_) => true,
         };
-        self.databases().iter().any(has_shadow)
+        self.databases().iter().any(is_building)
+    }
+
+    /// One step of everything that is being built: for the first time, and beside what is in force.
+    async fn advance_builds(&self) -> Result<usize, AggregationError> {
+        Ok(self.advance_jobs().await? + self.advance_shadows().await?)
     }
 
     /// Goes on building what is being built, and lets take over what is complete. Returns how many
@@ -120,11 +148,14 @@ impl Aggregates {
     pub(crate) async fn advance_shadows(&self) -> Result<usize, AggregationError> {
         let mut steps = 0;
         for database in self.databases() {
-            for ids in self.shadows_due(&database)?.into_values() {
-                for id in &ids {
+            for Due { with_job, without } in self.shadows_due(&database)?.into_values() {
+                for id in with_job.iter().chain(&without) {
                     steps += self.copy_sealed(id).await?;
                 }
-                steps += self.refresh_together(ids, Occasion::Building).await?.len();
+                // A step of a job that reads nothing is one all the same.
+                steps += with_job.len();
+                self.refresh_together(with_job, Occasion::Building).await?;
+                steps += self.refresh_together(without, Occasion::Building).await?.len();
             }
             steps += self.take_over(&database).await?;
         }
@@ -132,18 +163,20 @@ impl Aggregates {
     }
 
     /// What is being built and did not fail just now, sources first.
-    fn shadows_due(
-        &self,
-        database: &Arc<str>,
-    ) -> Result<BTreeMap<usize, Vec<AggregateId>>, AggregationError> {
+    fn shadows_due(&self, database: &Arc<str>) -> Result<BTreeMap<usize, Due>, AggregationError> {
         let now = self.now();
         let reader = self.reader(database)?.next();
-        let schedules = self.schedules().lock();
-        let mut due: BTreeMap<usize, Vec<AggregateId>> = BTreeMap::new();
+        let mut due: BTreeMap<usize, Due> = BTreeMap::new();
         for shadow in reader.catalog().iter().filter(|one| one.is_shadow()) {
-            if schedules.may_run(&shadow.run_id(), now) {
-                let depth = reader.catalog().depth(shadow);
-                due.entry(depth).or_default().push(shadow.id().clone());
+            let own = due.entry(reader.catalog().depth(shadow)).or_default();
+            match &shadow.job {
+                Some(_) if self.may_step(shadow) && self.has_step(&reader, shadow) => {
+                    own.with_job.push(shadow.id().clone());
+                }
+                None if self.schedules().lock().may_run(&shadow.run_id(), now) => {
+                    own.without.push(shadow.id().clone());
+                }
+                _ => {}
             }
         }
         Ok(due)
@@ -209,9 +242,24 @@ fn swap(
             commit.edits.push(Edit::PutDocument { key: to, text });
             commit.edits.push(Edit::PutDocument { key: from, text: None });
         }
+        commit.edits.extend(shadow.replaces().into_iter().flat_map(|old| retired(reader, old)));
+        commit.edits.extend(completed(reader, shadow, &mut commit.expect_documents));
     }
     commit.edits.extend(undo::remembered(reader, &replaced, until)?);
     Ok(commit)
+}
+
+/// The edits with which the job of a shadow ends and becomes that of the one in force.
+fn completed(
+    reader: &Reader,
+    shadow: &Aggregate,
+    expected: &mut Vec<(String, Option<Arc<str>>)>,
+) -> Vec<Edit> {
+    let Some(mut job) = shadow.job.as_deref().cloned() else { return Vec::new() };
+    let key = shadow.job_key();
+    expected.push((key.clone(), reader.session().version().document(&key).cloned()));
+    job.advance_to(JobState::Completed, reader.session().now());
+    vec![Edit::PutDocument { key, text: None }, job.put(job_key(shadow.id()))]
 }
 
 /// The newest sealed range to copy next: whole days of the old one's stored partials.

@@ -126,7 +126,8 @@ impl AggregateStatus {
             until: one.until,
         });
         if let Some(shadow) = reader.catalog().shadow(&self.name) {
-            let last_error = run.and_then(|run| run.last_error.clone());
+            let of_job = shadow.job.as_ref().and_then(|job| job.error_message.clone());
+            let last_error = of_job.or_else(|| run.and_then(|run| run.last_error.clone()));
             let is_failing = last_error.is_some() || self.status == "failing";
             self.status = if is_failing { "failing" } else { "building" };
             self.building = Some(BuildingStatus {
@@ -192,7 +193,8 @@ pub(crate) fn status(
         stale_buckets: definition.pieces.count_buckets(&stale),
         oldest_stale: stale.hull().map(|hull| hull.start),
         pending: aggregate.is_scheduled()
-            && reader.plan(aggregate, Occasion::Scheduled) != RefreshPlan::UpToDate,
+            && (aggregate.job.as_ref().is_some_and(|job| job.is_running())
+                || reader.plan(aggregate, Occasion::Scheduled) != RefreshPlan::UpToDate),
         lag_seconds: progress.last_processed.map(seconds_since),
         seconds_stale: progress.last_refresh.map(seconds_since),
         refresh_count: progress.refresh_count,

@@ -8,6 +8,8 @@ use highwater_core::{TimeRange, TimeRanges, Timestamp};
 use crate::catalog::Aggregate;
 use crate::definition::AggregateId;
 use crate::exact::Reader;
+use crate::jobs::reserved;
+use crate::jobs::state::JobState;
 use crate::lanes::Lane;
 use crate::plan::{self, Occasion, Reason, RefreshPlan, Standing};
 use crate::refresh::Cost;
@@ -79,7 +81,10 @@ impl Task {
 impl Reader {
     /// What a refresh should do on this occasion.
     pub(crate) fn plan(&self, aggregate: &Aggregate, occasion: Occasion) -> RefreshPlan {
-        let stale = self.stale(aggregate, &self.kept(aggregate));
+        let mut stale = self.stale(aggregate, &self.kept(aggregate));
+        if occasion.is_scheduled() {
+            stale = stale.subtract(&reserved(aggregate));
+        }
         let touched = self.root(aggregate).and_then(|root| root.changes().hull());
         let covered = aggregate.progress.applied.covered();
         let extent = touched.into_iter().chain(covered.hull()).collect::<TimeRanges>().hull();
@@ -96,8 +101,12 @@ impl Reader {
     }
 }
 
-/// Whether time alone has closed buckets, without anything in them.
+/// Whether time alone has closed buckets, without anything in them. Before a job has brought history
+/// in, the watermark stands at its start.
 fn moves_on(reader: &Reader, aggregate: &Aggregate) -> bool {
+    if aggregate.job.as_ref().is_some_and(|job| job.state != JobState::Completed) {
+        return false;
+    }
     let stale = reader.stale(aggregate, &TimeRanges::all());
     reader.watermark(aggregate, &stale) > aggregate.progress.last_processed
 }

@@ -14,13 +14,22 @@ use highwater_query::QuerySession;
 use serde::Serialize;
 
 use crate::error::AggregationError;
+use crate::jobs::view;
 use crate::retention_status::retention_status;
 use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 6] =
-    ["aggregate_runs", "aggregates", "compactions", "quarantine", "retention", "segments"];
+pub(crate) const TABLES: [&str; 8] = [
+    "aggregate_runs",
+    "aggregates",
+    "compactions",
+    "job_events",
+    "jobs",
+    "quarantine",
+    "retention",
+    "segments",
+];
 
 /// The table of that name, as of now.
 pub(crate) fn table(
@@ -32,6 +41,8 @@ pub(crate) fn table(
         "aggregates" => Some(aggregates(shared, session)),
         "aggregate_runs" => Some(runs(shared)),
         "compactions" => Some(compactions(session)),
+        "job_events" => Some(view::job_events(shared, session)),
+        "jobs" => Some(view::jobs(shared, session)),
         "quarantine" => Some(quarantine(session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),

@@ -9,6 +9,7 @@ use crate::catalog::{Aggregate, shadow_key, shadow_progress_key};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::jobs::retired;
 
 /// A version that no stored partials of this name have or had within reach.
 pub(crate) fn unused_version(reader: &Reader, id: &AggregateId) -> u32 {
@@ -47,10 +48,11 @@ pub(crate) fn refuse_taken_name(reader: &Reader, id: &AggregateId) -> Result<(),
     }
 }
 
-/// The edits that end the building of a shadow.
+/// The edits that end the building of a shadow; its job is kept as a cancelled one.
 pub(crate) fn cancelled(reader: &Reader, shadow: &Aggregate) -> Vec<Edit> {
     let keys = [shadow_key(shadow.id()), shadow_progress_key(shadow.id())];
     let documents = keys.into_iter().map(|key| Edit::PutDocument { key, text: None });
+    let documents = documents.chain(retired(reader, shadow));
     documents.chain(drop_stored(reader, &shadow.stored())).collect()
 }
 

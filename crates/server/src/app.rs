@@ -6,7 +6,7 @@ use anyhow::Context;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use highwater_aggregation::{AggregateStatus, Aggregates, RetentionStatus};
+use highwater_aggregation::{AggregateStatus, Aggregates, JobState, JobStatus, RetentionStatus};
 use highwater_core::{Clock, MockClock, SystemClock, Timestamp};
 use highwater_storage::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -239,6 +239,26 @@ impl App {
             all.iter().for_each(|one| describe_aggregate(one, now));
             let retention = self.aggregates.retention(database).unwrap_or_default();
             retention.iter().for_each(|one| describe_retention(database, one));
+        }
+        self.describe_jobs();
+    }
+
+    fn describe_jobs(&self) {
+        let version = self.engine.version();
+        let jobs = version.databases().filter_map(|one| self.aggregates.jobs(one).ok()).flatten();
+        let jobs: Vec<JobStatus> = jobs.collect();
+        for state in JobState::ALL {
+            let count = jobs.iter().filter(|job| job.status == state).count();
+            metrics::gauge!("highwater_aggregation_jobs", "status" => state.name())
+                .set(count as f64);
+        }
+        // Oldest first, so that the newest job of an aggregate counts.
+        for job in jobs.into_iter().rev() {
+            let labels = [("aggregate", job.name)];
+            metrics::gauge!("highwater_aggregation_job_processed_rows", &labels)
+                .set(job.processed_rows as f64);
+            metrics::gauge!("highwater_aggregation_job_total_rows", &labels)
+                .set(job.total_rows as f64);
         }
     }
 

@@ -7,7 +7,8 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_aggregation::{
-    AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Mismatch, Rules,
+    AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Backfill, JobKind, JobState,
+    Mismatch, Move, Rules,
 };
 use highwater_core::{Clock, ErrorKind, MeasurementId, MockClock, TimeRange, Timestamp};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, QueryError, SessionOptions};
@@ -16,6 +17,7 @@ use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
 use tempfile::TempDir;
 
 use super::model::{Point, float_cell};
+use super::steps::JobStep;
 
 /// A missing value in the cells of an answer.
 pub(crate) const NULL: &str = "NULL";
@@ -84,7 +86,7 @@ impl Database {
 
     /// Lets the background work until nothing is due.
     pub(crate) async fn drain(&self) {
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             if self.aggregates.tick().await.unwrap() == 0 {
                 return;
             }
@@ -140,6 +142,32 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Does something with the job of an aggregate, if there is one and its state allows it.
+    pub(crate) async fn job(&self, name: &str, what: JobStep) {
+        let move_job = |wanted| self.aggregates.move_job(DATABASE, name, wanted);
+        let again = |force| {
+            let wanted = Backfill { force, batch_size: Some(20) };
+            self.aggregates.backfill(DATABASE, name, wanted)
+        };
+        let outcome = match what {
+            JobStep::Rebuild => again(true).await,
+            JobStep::Start => again(false).await,
+            JobStep::Pause => move_job(Move::Pause).await,
+            JobStep::Cancel => move_job(Move::Cancel).await,
+        };
+        let refused = [ErrorKind::Conflict, ErrorKind::Invalid, ErrorKind::NotFound];
+        if let Err(error) = outcome.map_err(|error| (error.kind(), error)) {
+            assert!(refused.contains(&error.0), "{}", error.1);
+        }
+    }
+
+    /// Whether somebody stopped the first build of an aggregate.
+    pub(crate) fn lacks_history(&self, name: &str) -> bool {
+        let jobs = self.aggregates.jobs(DATABASE).unwrap();
+        let mut own = jobs.iter().filter(|job| job.name == name && job.source_table.is_some());
+        own.any(|job| job.kind == JobKind::Backfill && job.status != JobState::Completed)
     }
 
     /// What of the stored partials is not what an audit computes, which has to be nothing.

@@ -113,6 +113,8 @@ impl History {
                 assert!(taken || self.expiring, "{name} has everything it was made of");
             }
             Step::Undo(name) => database.undo(name).await,
+            Step::Tick => drop(database.aggregates.tick().await.unwrap()),
+            Step::Job(name, what) => database.job(name, *what).await,
             Step::Reopen => {
                 let database = self.database.take().unwrap();
                 self.database = Some(database.reopen().await);
@@ -226,8 +228,10 @@ impl History {
 
     /// What the schedule keeps is materialized in closed buckets, once the background rests.
     async fn check_materialized(&self, columns: &[&'static str]) {
-        let is_scheduled =
-            |one: &&'static Watched| one.is_scheduled && self.database().status(one.name).enabled;
+        let is_scheduled = |one: &&'static Watched| {
+            let enabled = self.database().status(one.name).enabled;
+            one.is_scheduled && enabled && !self.database().lacks_history(one.name)
+        };
         for one in self.watched().into_iter().filter(is_scheduled) {
             let read = format!("{}{}", one.read(columns), one.closed(self.database().clock.now()));
             let stored = self.database().rows(Freshness::Materialized, &read).await;

@@ -30,10 +30,25 @@ pub(crate) enum Step {
     Change(&'static str),
     /// The last change of the definition is taken back.
     Undo(&'static str),
+    /// The background does one step of everything.
+    Tick,
+    /// Something is done with the job of an aggregate, if its state allows it.
+    Job(&'static str, JobStep),
     /// Closed and opened again.
     Reopen,
     /// Opened from the files as they lie there, without being closed.
     Crash,
+}
+
+/// What is done with a job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum JobStep {
+    /// The aggregate is built again from zero.
+    Rebuild,
+    Pause,
+    /// It goes on, whatever stopped it.
+    Start,
+    Cancel,
 }
 
 impl fmt::Display for Step {
@@ -57,6 +72,8 @@ impl fmt::Display for Step {
             Step::GiveUp(number) => write!(f, "give up segment {number} of stored partials"),
             Step::Change(name) => write!(f, "change {name}"),
             Step::Undo(name) => write!(f, "undo the change of {name}"),
+            Step::Tick => f.write_str("tick"),
+            Step::Job(name, what) => write!(f, "{what:?} the job of {name}"),
             Step::Reopen => f.write_str("close and open"),
             Step::Crash => f.write_str("crash and open"),
         }
@@ -77,9 +94,15 @@ pub(crate) fn any_step(
             let count = random.pick(&[1, 1, 2, 3, 8, 40]);
             Step::Write((0..count).map(|_| any_point(random, base, progress)).collect())
         }
-        41..=49 => Step::Delete(any_deletion(random, base)),
-        50..=56 => Step::Flush,
-        57..=61 => Step::Compact,
+        41..=47 => Step::Delete(any_deletion(random, base)),
+        48..=49 => Step::Job(random.pick(names), JobStep::Rebuild),
+        50..=53 => Step::Flush,
+        54..=56 => Step::Tick,
+        57..=59 => Step::Compact,
+        60..=61 => {
+            let what = random.pick(&[JobStep::Pause, JobStep::Start, JobStep::Cancel]);
+            Step::Job(random.pick(names), what)
+        }
         62..=74 => Step::Advance(random.pick(&[
             NANOS_PER_SEC,
             10 * NANOS_PER_SEC,

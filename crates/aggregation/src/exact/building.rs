@@ -8,7 +8,7 @@ use super::PIECE;
 use crate::catalog::Aggregate;
 use crate::definition::{Output, Resolved};
 use crate::error::AggregationError;
-use crate::materialization::{BUCKET, is_partial, rows_schema};
+use crate::materialization::{BUCKET, is_partial, key_names, rows_schema};
 use crate::pieces::Pieces;
 use crate::starts::{Grid, start_expr};
 
@@ -102,6 +102,21 @@ pub(super) fn merged_per_bucket(
     let groups = resolved.groups.iter().map(|group| ident(&*group.name));
     let outputs = outputs.iter().map(|&at| ident(&*resolved.outputs[at].name));
     Ok(grouped.project(std::iter::once(time).chain(groups).chain(outputs).collect::<Vec<_>>())?)
+}
+
+/// Rows of partials of the same pieces from two sides, joined: one row per piece and group.
+pub(crate) fn joined(
+    aggregate: &Aggregate,
+    resolved: &Resolved,
+    outputs: &[usize],
+    one: LogicalPlan,
+    other: LogicalPlan,
+) -> Result<LogicalPlan, AggregationError> {
+    let both = LogicalPlanBuilder::new(one).union(other)?;
+    let keys = std::iter::once(TIME_COLUMN).chain(key_names(aggregate, resolved)).map(ident);
+    let merged = outputs.iter().map(|&at| merged_again(&resolved.outputs[at]));
+    let grouped = both.aggregate(keys.collect::<Vec<_>>(), merged.collect::<Vec<_>>())?;
+    in_order(grouped, TIME_COLUMN, aggregate, resolved, outputs)
 }
 
 /// End of the bucket that holds the end of `range`.

@@ -11,6 +11,7 @@ mod check;
 pub(crate) mod client;
 mod config;
 mod inspect;
+mod jobs;
 mod quarantine;
 mod restore;
 mod retention;
@@ -54,6 +55,8 @@ enum Command {
     Aggregate(aggregate::AggregateFlags),
     /// See what expires and who holds it back, and let it go all the same
     Retention(retention::RetentionFlags),
+    /// Look at builds of aggregates over history, stop them and start them
+    Jobs(jobs::JobsFlags),
     /// Check, test, plan and apply rule files
     #[command(subcommand)]
     Rules(rules::RulesCommand),
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
         Command::Retention(flags) => retention::run(&flags),
+        Command::Jobs(flags) => jobs::run(&flags),
         Command::Backup(flags) => backup::run(&flags),
         Command::Restore(flags) => restore::run(&flags),
         Command::Check(flags) => check::run(&flags),

@@ -22,7 +22,7 @@ pub(super) fn routes() -> Router<Server> {
 }
 
 pub(super) fn fault_routes() -> Router<Server> {
-    Router::new().route("/debug/fault", post(fault))
+    Router::new().route("/debug/fault", post(fault).get(held))
 }
 
 /// What to break.
@@ -33,33 +33,53 @@ struct Fault {
     value: Option<Value>,
 }
 
-/// Breaks something once; `clear` has nothing to put back, as no fault lasts.
+/// Breaks something, or lets it wait; `clear` ends all that lasts.
 async fn fault(
     app: App,
     Scope(database): Scope,
     JsonBody(Fault { switch, value }): JsonBody<Fault>,
 ) -> Result<Json<Value>, Refusal> {
+    let switches = app.aggregates.switches();
     match (switch.as_str(), value) {
-        ("clear", None) => {}
+        ("clear", None) => switches.clear(),
         ("clear", Some(_)) => return Err(Refusal::invalid("the switch clear takes no value")),
-        ("corrupt_bucket", value) => {
-            let place = value.as_ref().and_then(Value::as_str).unwrap_or_default();
-            let (name, start) = place.rsplit_once('@').ok_or_else(|| {
-                Refusal::invalid("the value of corrupt_bucket is \"<aggregate>@<bucket start>\"")
-            })?;
-            let (name, start) = (name.to_owned(), Timestamp::parse(start));
-            let start = start.map_err(Refusal::invalid)?;
-            run_to_end(
-                async move { Ok(app.aggregates.corrupt_bucket(&database, &name, start).await?) },
-            )
-            .await?;
+        ("batch_pause", value) => switches.pause_after_batches(number(&switch, value.as_ref())?),
+        ("fail_batches", value) => switches.fail_batches(number(&switch, value.as_ref())?),
+        ("commit_pause", Some(Value::Bool(pause))) => switches.pause_commits(pause),
+        ("commit_pause", _) => {
+            return Err(Refusal::invalid("the value of commit_pause is true or false"));
         }
+        ("corrupt_bucket", value) => corrupt_bucket(app, &database, value.as_ref()).await?,
         (other, _) => {
-            let message = format!("there is no switch {other} yet; corrupt_bucket is all there is");
+            let message = format!(
+                "there is no switch {other}; there are batch_pause, fail_batches, commit_pause, \
+                 corrupt_bucket and clear"
+            );
             return Err(Refusal::invalid(message));
         }
     }
     Ok(Json(json!({ "switch": switch })))
+}
+
+fn number(switch: &str, value: Option<&Value>) -> Result<u64, Refusal> {
+    let number = value.and_then(Value::as_u64);
+    number.ok_or_else(|| Refusal::invalid(format!("the value of {switch} is a number")))
+}
+
+async fn corrupt_bucket(app: App, database: &str, value: Option<&Value>) -> Result<(), Refusal> {
+    let place = value.and_then(Value::as_str).unwrap_or_default();
+    let (name, start) = place.rsplit_once('@').ok_or_else(|| {
+        Refusal::invalid("the value of corrupt_bucket is \"<aggregate>@<bucket start>\"")
+    })?;
+    let (name, start) = (name.to_owned(), Timestamp::parse(start).map_err(Refusal::invalid)?);
+    let database = database.to_owned();
+    run_to_end(async move { Ok(app.aggregates.corrupt_bucket(&database, &name, start).await?) })
+        .await
+}
+
+/// How many refreshes and batches are held between computing and committing.
+async fn held(app: App) -> Json<Value> {
+    Json(json!({ "waiting_commits": app.aggregates.switches().waiting_commits() }))
 }
 
 /// Where to move the clock.

@@ -9,6 +9,7 @@ mod debug;
 mod downsampling;
 mod health;
 mod influxql;
+mod jobs;
 mod maintenance;
 mod measurements;
 mod params;
@@ -78,6 +79,7 @@ pub fn router(server: Server) -> Router {
         .merge(downsampling::routes())
         .merge(health::routes())
         .merge(influxql::routes())
+        .merge(jobs::routes())
         .merge(maintenance::routes())
         .merge(measurements::routes())
         .merge(query_sql::routes())

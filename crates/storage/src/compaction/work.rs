@@ -24,11 +24,27 @@ impl Engine {
     /// Those of reading, encoding and storing. Nothing is lost then.
     #[instrument(skip_all)]
     pub async fn compact(&self) -> Result<usize, StorageError> {
+        self.compact_those(|_| true).await
+    }
+
+    /// The same for one measurement or materialization.
+    ///
+    /// # Errors
+    /// Those of reading, encoding and storing. Nothing is lost then.
+    #[instrument(skip_all)]
+    pub async fn compact_one(&self, id: &MeasurementId) -> Result<usize, StorageError> {
+        self.compact_those(|one| one == id).await
+    }
+
+    async fn compact_those(
+        &self,
+        is_wanted: impl Fn(&MeasurementId) -> bool,
+    ) -> Result<usize, StorageError> {
         let _one_at_a_time = self.compacting().lock().await;
         let mut done = 0;
         for _ in 0..MAX_ROUNDS {
             let done_before = done;
-            for (id, job) in self.due_jobs() {
+            for (id, job) in self.due_jobs(&is_wanted) {
                 done += usize::from(self.carry_out(id, job).await?);
             }
             self.shared().segments.delete_unreferenced().await;
@@ -44,10 +60,13 @@ impl Engine {
         Limits::new(settings.compact_segments, settings.window_points)
     }
 
-    fn due_jobs(&self) -> Vec<(MeasurementId, CompactionJob)> {
+    fn due_jobs(
+        &self,
+        is_wanted: impl Fn(&MeasurementId) -> bool,
+    ) -> Vec<(MeasurementId, CompactionJob)> {
         let (version, limits) = (self.version(), self.limits());
         let mut due = Vec::new();
-        for measurement in version.all_measurements() {
+        for measurement in version.all_measurements().filter(|one| is_wanted(one.id())) {
             let jobs = choose(&self.input(measurement, &version), &limits);
             due.extend(jobs.into_iter().map(|job| (measurement.id().clone(), job)));
         }
