@@ -49,6 +49,25 @@ fn points_go_in_and_rows_come_out() {
 }
 
 #[test]
+fn scripts_come_from_stdin_and_stop_where_they_fail() {
+    let server = server();
+    let script = "INSERT INTO m (time, k, v) VALUES ('2024-01-01', 'a;b', 1.5);\n\
+                  -- one more; with a comment\n\
+                  SELECT k, v FROM m ORDER BY k;\n\
+                  SELECT * FROM none; SELECT 2";
+    stdout(run(&server, &["write", "--db", "t", "-"], "m,k=x v=0 1\n"));
+    let output = run(&server, &["sql", "--db", "t", "--format", "csv"], script);
+    assert_eq!(output.status.code(), Some(1));
+    let rows = String::from_utf8(output.stdout).unwrap();
+    assert!(rows.ends_with("k,v\na;b,1.5\nx,0.0\n"), "{rows}");
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.starts_with("highwater: statement 3 of 4: "), "{words}");
+    assert!(words.contains("'none' not found"), "{words}");
+    let all = stdout(run(&server, &["sql", "-"], "SELECT 1 AS a; SELECT 2 AS b;"));
+    assert!(all.contains("| a |") && all.contains("| b |"), "{all}");
+}
+
+#[test]
 fn what_the_server_refuses_is_exit_code_1() {
     let server = server();
     let refused = run(&server, &["write", "--db", "t", "-"], "m v=1 1\nm v=\n");
@@ -56,7 +75,7 @@ fn what_the_server_refuses_is_exit_code_1() {
     let words = String::from_utf8(refused.stderr).unwrap();
     assert!(words.contains("line 2: "), "{words}");
     assert_eq!(run(&server, &["sql", "SELECT * FROM none"], "").status.code(), Some(1));
-    assert_eq!(run(&server, &["sql"], "").status.code(), Some(2));
+    assert_eq!(run(&server, &["sql"], " -- nothing\n").status.code(), Some(1));
     let nobody = ["sql", "--host", "http://127.0.0.1:9", "SELECT 1"];
     let words = String::from_utf8(run(&server, &nobody, "").stderr).unwrap();
     assert!(words.contains("is the server running?"), "{words}");

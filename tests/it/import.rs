@@ -320,7 +320,8 @@ fn resume_sends_only_the_rest() {
     assert!(words.contains("could not reach http://"), "{words}");
     let [all, some] = done(&state)[..] else { panic!("two files") };
     assert_eq!(all, 1000);
-    assert!((200..=400).contains(&some), "{some} lines");
+    // Requests overlap: what counts as done is what was taken without a gap.
+    assert!(some <= 400 && some % 100 == 0, "{some} lines");
     let taken = moody.bodies.lock().unwrap().concat();
     assert!(lines.lines().take(some as usize).all(|line| taken.contains(&format!("{line}\n"))));
 

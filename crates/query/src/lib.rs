@@ -27,6 +27,7 @@ mod refusal;
 mod rules;
 mod scan_exec;
 pub mod session;
+mod show;
 pub mod statement;
 pub mod table;
 mod table_functions;

@@ -12,6 +12,7 @@ use crate::depth::depth;
 use crate::error::QueryError;
 use crate::limits::Limits;
 use crate::own_statements::parse_own;
+use crate::show;
 
 /// The dialect of all statements: DataFusion's own, which takes most of PostgreSQL's.
 const DIALECT: GenericDialect = GenericDialect {};
@@ -90,6 +91,10 @@ pub(crate) fn parse(sql: &str, limits: Limits) -> Result<(Parsed, HashSet<String
             limits.depth
         )));
     }
+    let tokens = match show::as_query(&DIALECT, &tokens)? {
+        Some(query) => tokenize(&query)?,
+        None => tokens,
+    };
     let words = tokens.iter().filter_map(word).map(str::to_owned).collect();
     let name = leading_keywords(&tokens);
     if let Some((name, statement)) = parse_own(&DIALECT, &tokens)? {
@@ -244,9 +249,14 @@ mod tests {
 
     #[test]
     fn statements_are_told_apart() {
-        for sql in
-            ["SELECT 1;", "VALUES (1)", "EXPLAIN ANALYZE SELECT 1", "SHOW TABLES", "DESCRIBE cpu"]
-        {
+        for sql in [
+            "SELECT 1;",
+            "VALUES (1)",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "DESCRIBE cpu",
+            "show tag keys from cpu;",
+        ] {
             assert!(matches!(parsed(sql), Ok(Parsed::Query(_))), "{sql}");
         }
         assert!(matches!(parsed("DELETE FROM cpu"), Ok(Parsed::Delete(_))));
@@ -281,6 +291,8 @@ mod tests {
             ("EXPLAIN BUCKET c '2024-01-01' 2", "2 after EXPLAIN BUCKET"),
             ("REFRESH x", "write REFRESH MATERIALIZED VIEW name"),
             ("REFRESH MATERIALIZED VIEW v WITH NO DATA", "WITH after REFRESH"),
+            ("SHOW TAG VALUES FROM cpu", "write SHOW TAG VALUES FROM name WITH KEY = tag"),
+            ("SHOW TAG KEYS FROM cpu LIMIT 1", "LIMIT after SHOW TAG KEYS"),
             ("SELEC 1", "Expected"),
         ] {
             let message = parsed(sql).unwrap_err().to_string();

@@ -117,6 +117,16 @@ async fn what_there_is_can_be_listed() {
     );
     assert!(db.sql("DESCRIBE cpu").await.starts_with("time,Timestamp(ns),NO"));
     assert!(db.sql("SHOW COLUMNS FROM cpu").await.contains("usage"));
+    for (sql, expected) in [
+        ("SHOW MEASUREMENTS", "cpu / disk"),
+        ("SHOW TAG KEYS", "cpu,dc / cpu,host / disk,host"),
+        ("show tag keys from cpu", "dc / host"),
+        ("SHOW FIELD KEYS FROM public.disk;", "free,Int64 / name,Utf8"),
+        ("SHOW TAG VALUES FROM \"cpu\" WITH KEY = \"host\"", "a / b / c"),
+    ] {
+        assert_eq!(db.sql(sql).await, expected, "{sql}");
+    }
+    assert!(db.error("SHOW FIELD KEYS FROM nothing").await.contains("'nothing' not found"));
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
-//! `highwater sql`: a query or statement.
+//! `highwater sql`: a statement, a script of statements, or a prompt.
 
-use std::io::{ErrorKind, Read};
+mod commands;
+mod completion;
+mod prompt;
+mod script;
+mod session;
+
+use std::io::{IsTerminal, Read};
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::json;
 
-use super::client::{Client, Host, Payload};
+use super::client::Host;
+use session::{FORMATS, FRESHNESS, Session};
 
 /// What to ask.
 #[derive(Args, Debug)]
@@ -17,35 +23,43 @@ pub(super) struct SqlFlags {
     #[arg(long)]
     db: Option<String>,
     /// How to print rows
-    #[arg(long, value_parser = ["pretty", "csv", "json", "jsonl"], default_value = "pretty")]
+    #[arg(long, value_parser = FORMATS, default_value = "pretty")]
     format: String,
     /// What aggregates answer from: stored buckets and the newest points, or stored buckets only
-    #[arg(long, value_parser = ["exact", "materialized"])]
+    #[arg(long, value_parser = FRESHNESS)]
     freshness: Option<String>,
-    /// The SQL text; `-` reads it from stdin
-    sql: String,
+    /// One statement; `-` reads statements that end with semicolons from stdin, and so does nothing
+    /// at all unless stdin is a terminal, which gets a prompt
+    sql: Option<String>,
 }
 
 pub(super) fn run(flags: &SqlFlags) -> anyhow::Result<()> {
-    let mut sql = flags.sql.clone();
-    if sql == "-" {
-        sql.clear();
-        std::io::stdin().lock().read_to_string(&mut sql).context("could not read stdin")?;
+    let format = flags.format.clone();
+    let session = Session::new(&flags.host, flags.db.clone(), format, flags.freshness.clone());
+    match flags.sql.as_deref() {
+        None if std::io::stdin().is_terminal() => prompt::run(session),
+        None | Some("-") => {
+            let mut text = String::new();
+            std::io::stdin().lock().read_to_string(&mut text).context("could not read stdin")?;
+            run_script(&session, &text)
+        }
+        Some(sql) => session.execute(sql),
     }
-    let mut request = json!({ "q": sql, "format": flags.format });
-    if let Some(db) = &flags.db {
-        request["db"] = json!(db);
+}
+
+/// Runs statements one by one, until one fails.
+fn run_script(session: &Session, text: &str) -> anyhow::Result<()> {
+    let script::Statements { whole, rest } = script::split(text);
+    let rest = Some(rest).filter(|rest| !rest.is_empty());
+    let statements: Vec<&str> = whole.into_iter().chain(rest).collect();
+    anyhow::ensure!(!statements.is_empty(), "there is no statement on stdin");
+    let count = statements.len();
+    for (at, sql) in statements.into_iter().enumerate() {
+        let place = || format!("statement {} of {count}", at + 1);
+        match count {
+            1 => session.execute(sql)?,
+            _ => session.execute(sql).with_context(place)?,
+        }
     }
-    if let Some(freshness) = &flags.freshness {
-        request["freshness"] = json!(freshness);
-    }
-    let client = Client::new(&flags.host);
-    let response = client.send("POST", "/api/v3/query_sql", &[], Payload::Json(request))?;
-    let mut rows = response.into_body().into_reader();
-    match std::io::copy(&mut rows, &mut std::io::stdout().lock()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-        Err(e) => Err(e).context("the answer broke off; the log of the server says why"),
-        Ok(_) if flags.format == "json" => super::print("\n"),
-        Ok(_) => Ok(()),
-    }
+    Ok(())
 }

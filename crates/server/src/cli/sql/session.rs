@@ -1,0 +1,96 @@
+//! What statements are sent with.
+
+use std::io::{ErrorKind, Read};
+
+use anyhow::Context;
+use highwater_core::Stopwatch;
+use serde_json::{Value, json};
+
+use crate::cli::client::{Client, Host, Payload};
+use crate::cli::print;
+
+/// How rows can be printed.
+pub(super) const FORMATS: [&str; 4] = ["pretty", "csv", "json", "jsonl"];
+/// What aggregates can answer from.
+pub(super) const FRESHNESS: [&str; 2] = ["exact", "materialized"];
+
+/// A server, and how to ask it.
+pub(super) struct Session {
+    client: Client,
+    /// `None`: the only one there is.
+    pub(super) db: Option<String>,
+    /// One of [`FORMATS`].
+    pub(super) format: String,
+    /// One of [`FRESHNESS`]; `None`: as the aggregates say.
+    pub(super) freshness: Option<String>,
+    /// Whether to print how long statements take.
+    pub(super) timing: bool,
+}
+
+impl Session {
+    pub(super) fn new(
+        host: &Host,
+        db: Option<String>,
+        format: String,
+        freshness: Option<String>,
+    ) -> Self {
+        Session { client: Client::new(host), db, format, freshness, timing: false }
+    }
+
+    /// Sends a statement and prints its rows.
+    ///
+    /// # Errors
+    /// What the server says instead, and if it cannot be reached.
+    pub(super) fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        let stopwatch = Stopwatch::start();
+        let mut rows = self.send(sql, &self.format)?;
+        match std::io::copy(&mut rows, &mut std::io::stdout().lock()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            Err(e) => {
+                return Err(e).context("the answer broke off; the log of the server says why");
+            }
+            Ok(_) if self.format == "json" => print("\n")?,
+            Ok(_) => {}
+        }
+        if self.timing {
+            print(&format!("{:.1} ms\n", stopwatch.elapsed_ms()))?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a query, one JSON object each.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub(super) fn rows(&self, sql: &str) -> anyhow::Result<Vec<Value>> {
+        let mut text = String::new();
+        let mut answer = self.send(sql, "json")?;
+        answer.read_to_string(&mut text).context("could not read the answer")?;
+        serde_json::from_str(&text).with_context(|| format!("the answer is no JSON: {text}"))
+    }
+
+    /// Names of all databases.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub(super) fn databases(&self) -> anyhow::Result<Vec<String>> {
+        let query = [("q", "SHOW DATABASES")];
+        let answer = self.client.json("GET", "/query", &query, Payload::None)?;
+        let rows = answer["results"][0]["series"][0]["values"].as_array();
+        let names = rows.into_iter().flatten().filter_map(|row| row[0].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn send(&self, sql: &str, format: &str) -> anyhow::Result<impl Read + use<>> {
+        let mut request = json!({ "q": sql, "format": format });
+        if let Some(db) = &self.db {
+            request["db"] = json!(db);
+        }
+        if let Some(freshness) = &self.freshness {
+            request["freshness"] = json!(freshness);
+        }
+        let path = "/api/v3/query_sql";
+        let response = self.client.send("POST", path, &[], Payload::Json(request))?;
+        Ok(response.into_body().into_reader())
+    }
+}
