@@ -12,13 +12,15 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::catalog::Aggregate;
+use crate::changed_rows::changed_rows;
 use crate::commits::Ready;
 use crate::definition::AggregateId;
 use crate::differences::{Mismatch, differences};
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::feed::Because;
 use crate::lanes::Lane;
-use crate::refresh::{self, Computing, changed_pieces};
+use crate::refresh::{self, Computing};
 use crate::runtime::Aggregates;
 use crate::steps::in_steps;
 
@@ -172,7 +174,10 @@ impl Aggregates {
                 return Ok(TimeRanges::none());
             }
             let buckets = aggregate.definition.pieces.count_buckets(&found.pieces);
-            let computed = refresh::compute(&reader, &aggregate, &found.pieces).await?;
+            let mut computed = refresh::compute(&reader, &aggregate, &found.pieces).await?;
+            if let Some(restated) = &mut computed.restated {
+                restated.because = Because::Repaired;
+            }
             let ready = Ready { reader, aggregate: aggregate.clone(), computed };
             match self.commit_refresh(ready, Lane::Repair).await {
                 Err(AggregationError::Storage(StorageError::Conflict { .. })) => continue,
@@ -222,7 +227,8 @@ async fn compare(
     let wanted = Wanted::at(times.clone());
     let stored = computing.stored(&wanted).await?;
     let (expected, points_scanned) = computing.computed(&wanted).await?;
-    let suspects: BTreeSet<i64> = changed_pieces(&stored, &expected, times)?.into_iter().collect();
+    let suspects = changed_rows(&stored, &expected, computing.keys())?;
+    let suspects: BTreeSet<i64> = suspects.into_keys().collect();
     if !suspects.is_empty() {
         let found = differences(&computing, reader, &suspects, (&stored, &expected)).await?;
         for one in &found.rows {

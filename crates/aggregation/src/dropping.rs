@@ -13,6 +13,7 @@ use crate::catalog::{Aggregate, DefinitionDocument};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::feed;
 use crate::registry::{gone, readers_of};
 use crate::runtime::Aggregates;
 use crate::undo;
@@ -122,7 +123,10 @@ fn without_root(
     for one in catalog.iter().filter(is_rooted) {
         match readers {
             Readers::Refuse => {}
-            Readers::Drop => edits.extend(gone(one).chain(drop_stored(reader, &one.stored()))),
+            Readers::Drop => {
+                edits.extend(gone(one).chain(drop_stored(reader, &one.stored())));
+                edits.extend(feed::dropped(reader, one.id())?);
+            }
             Readers::Keep => {
                 let mut document = DefinitionDocument::clone(&one.document);
                 document.detached = true;

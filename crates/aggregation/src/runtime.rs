@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use highwater_core::bucket::Span;
-use highwater_core::time::NANOS_PER_HOUR;
+use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR};
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
 use highwater_storage::{Commit, Engine, Version};
@@ -42,12 +42,22 @@ pub struct AggregationSettings {
     /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
     /// zero for not at all. Default one hour.
     pub undo_window: Span,
+    /// Restatements that are kept of each aggregate, about. Default 10,000.
+    pub restatements_kept: u64,
+    /// How long they are kept. Default 30 days.
+    pub restatements_age: Span,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
         let undo_window = Span::Nanos(NANOS_PER_HOUR);
-        AggregationSettings { max_parallel: 2, step_points: 4_000_000, undo_window }
+        AggregationSettings {
+            max_parallel: 2,
+            step_points: 4_000_000,
+            undo_window,
+            restatements_kept: 10_000,
+            restatements_age: Span::Nanos(30 * NANOS_PER_DAY),
+        }
     }
 }
 

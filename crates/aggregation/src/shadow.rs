@@ -22,6 +22,7 @@ use crate::commits::Ready;
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::feed::{self, Restated};
 use crate::materialization::{is_partial, names, replacement, rows_schema, stored_kind};
 use crate::plan::Occasion;
 use crate::refresh::{self, Computed};
@@ -208,6 +209,9 @@ fn swap(
             let text = version.document(&from).cloned();
             commit.edits.push(Edit::PutDocument { key: to, text });
             commit.edits.push(Edit::PutDocument { key: from, text: None });
+        }
+        if shadow.replaces().is_some() {
+            feed::append(&mut commit, reader, id, &Restated::redefined())?;
         }
     }
     commit.edits.extend(undo::remembered(reader, &replaced, until)?);

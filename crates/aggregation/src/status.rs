@@ -59,6 +59,11 @@ pub struct AggregateStatus {
     pub last_error: Option<String>,
     /// Rows of partials written by refreshes.
     pub rows_recomputed: u64,
+    /// Rows of partials that came, went or changed by that.
+    pub rows_changed: u64,
+    /// `rows_recomputed` for each of `rows_changed`; `None` before the first change. One means that
+    /// no row was computed in vain.
+    pub amplification: Option<f64>,
     /// Buckets computed by refreshes.
     pub buckets_recomputed: u64,
     /// Closed buckets whose stored partials changed afterwards.
@@ -200,6 +205,9 @@ pub(crate) fn status(
         last_refresh: progress.last_refresh,
         last_error,
         rows_recomputed: progress.rows_recomputed,
+        rows_changed: progress.rows_changed,
+        amplification: (progress.rows_changed > 0)
+            .then(|| progress.rows_recomputed as f64 / progress.rows_changed as f64),
         buckets_recomputed: progress.buckets_recomputed,
         revisions: progress.revisions,
         lost: progress.lost.clone(),

@@ -14,13 +14,21 @@ use highwater_query::QuerySession;
 use serde::Serialize;
 
 use crate::error::AggregationError;
+use crate::restatements::RestatementsTable;
 use crate::retention_status::retention_status;
 use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 6] =
-    ["aggregate_runs", "aggregates", "compactions", "quarantine", "retention", "segments"];
+pub(crate) const TABLES: [&str; 7] = [
+    "aggregate_runs",
+    "aggregates",
+    "compactions",
+    "quarantine",
+    "restatements",
+    "retention",
+    "segments",
+];
 
 /// The table of that name, as of now.
 pub(crate) fn table(
@@ -33,6 +41,7 @@ pub(crate) fn table(
         "aggregate_runs" => Some(runs(shared)),
         "compactions" => Some(compactions(session)),
         "quarantine" => Some(quarantine(session)),
+        "restatements" => Some(restatements(shared, session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),
         _ => None,
@@ -92,6 +101,9 @@ struct AggregateRow {
     avg_duration_ms: Option<f64>,
     applied_seq: Option<SequenceNumber>,
     revisions: u64,
+    rows_recomputed: u64,
+    rows_changed: u64,
+    amplification: Option<f64>,
     version: u32,
 }
 
@@ -118,6 +130,9 @@ impl From<AggregateStatus> for AggregateRow {
             avg_duration_ms: one.avg_duration_ms,
             applied_seq: one.applied_seq,
             revisions: one.revisions,
+            rows_recomputed: one.rows_recomputed,
+            rows_changed: one.rows_changed,
+            amplification: one.amplification,
             version: one.version,
         }
     }
@@ -150,6 +165,9 @@ fn aggregates(
         ("avg_duration_ms", DataType::Float64),
         ("applied_seq", DataType::UInt64),
         ("revisions", DataType::UInt64),
+        ("rows_recomputed", DataType::UInt64),
+        ("rows_changed", DataType::UInt64),
+        ("amplification", DataType::Float64),
         ("version", DataType::UInt32),
     ];
     of_rows(&columns, &rows)
@@ -167,6 +185,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         buckets_recomputed: u64,
         points_scanned: u64,
         rows_written: u64,
+        rows_changed: u64,
         revisions: u64,
         duration_ms: f64,
         error: Option<String>,
@@ -184,6 +203,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
             buckets_recomputed: run.cost.buckets,
             points_scanned: run.cost.points_scanned,
             rows_written: run.cost.rows,
+            rows_changed: run.cost.rows_changed,
             revisions: run.cost.revisions,
             duration_ms: run.cost.duration_ms,
             error: run.error.clone(),
@@ -199,11 +219,19 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         ("buckets_recomputed", DataType::UInt64),
         ("points_scanned", DataType::UInt64),
         ("rows_written", DataType::UInt64),
+        ("rows_changed", DataType::UInt64),
         ("revisions", DataType::UInt64),
         ("duration_ms", DataType::Float64),
         ("error", DataType::Utf8),
     ];
     of_rows(&columns, &rows)
+}
+
+fn restatements(
+    shared: &Shared,
+    session: &QuerySession,
+) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    Ok(Arc::new(RestatementsTable::new(shared.reader_of(session)?)))
 }
 
 fn retention(

@@ -33,14 +33,14 @@ struct Fault {
     value: Option<Value>,
 }
 
-/// Breaks something once; `clear` has nothing to put back, as no fault lasts.
+/// Breaks something, once or until `clear`.
 async fn fault(
     app: App,
     Scope(database): Scope,
     JsonBody(Fault { switch, value }): JsonBody<Fault>,
 ) -> Result<Json<Value>, Refusal> {
     match (switch.as_str(), value) {
-        ("clear", None) => {}
+        ("clear", None) => app.engine.fail_commits(false),
         ("clear", Some(_)) => return Err(Refusal::invalid("the switch clear takes no value")),
         ("corrupt_bucket", value) => {
             let place = value.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -54,8 +54,14 @@ async fn fault(
             )
             .await?;
         }
+        ("fail_store", Some(Value::Bool(fails))) => app.engine.fail_commits(fails),
+        ("fail_store", _) => {
+            return Err(Refusal::invalid("the value of fail_store is true or false"));
+        }
         (other, _) => {
-            let message = format!("there is no switch {other} yet; corrupt_bucket is all there is");
+            let message = format!(
+                "there is no switch {other} yet; there are corrupt_bucket, fail_store and clear"
+            );
             return Err(Refusal::invalid(message));
         }
     }
