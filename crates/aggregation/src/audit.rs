@@ -77,6 +77,11 @@ impl Scope {
     }
 }
 
+/// What is stored, and can and should equal what the source gives.
+pub(crate) fn clean(reader: &Reader, aggregate: &Aggregate) -> TimeRanges {
+    Scope::of(reader, aggregate, TimeRange::ALL).clean
+}
+
 impl Aggregates {
     /// Compares the stored partials of the buckets that `window` touches, or of all, with what
     /// the source gives, and replaces those that differ if `repairs`.
@@ -101,7 +106,7 @@ impl Aggregates {
     }
 
     /// Audits an aggregate; where it had to be repaired, those that were made from it, too.
-    async fn audit_with_dependants(
+    pub(crate) async fn audit_with_dependants(
         &self,
         id: &AggregateId,
         window: TimeRange,
@@ -152,6 +157,7 @@ impl Aggregates {
         }
         report.duration_ms = watch.elapsed_ms();
         count(id, &report);
+        self.audits().lock().record(id, &report, self.now());
         Ok((report, repaired))
     }
 
@@ -167,7 +173,7 @@ impl Aggregates {
             let _slot = self.slots().take(Lane::Backfill).await;
             let reader = self.reader(&id.database)?.distrusting();
             let aggregate = self.find(&reader, &id.name)?.clone();
-            let clean = Scope::of(&reader, &aggregate, TimeRange::ALL).clean.intersect(times);
+            let clean = clean(&reader, &aggregate).intersect(times);
             let found = compare(&reader, &aggregate, &clean).await?;
             if found.pieces.is_empty() || !repairs {
                 report.add(&aggregate, &clean, &found, 0);

@@ -10,11 +10,12 @@
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`, `late` (points older than that) and `retention_status`, `registry`,
 //! `shadow` (changed definitions built aside), `undo`, `rule_plan` with `estimate` (what rule files would do),
-//! `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?), `buckets` and
+//! `dropping`, `deleting`, `quarantine`; `audit` with `differences` and `background_audit` (is what is stored right?), `buckets` and
 //! `explain_bucket` (how it stands), `feed` with `restatements` (closed buckets that changed), `faults` (damage for tests), and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod audit;
+mod background_audit;
 mod buckets;
 mod catalog;
 mod change;

@@ -104,6 +104,8 @@ struct AggregateRow {
     rows_recomputed: u64,
     rows_changed: u64,
     amplification: Option<f64>,
+    last_audit: Option<Timestamp>,
+    audit_mismatches: u64,
     version: u32,
 }
 
@@ -133,6 +135,8 @@ impl From<AggregateStatus> for AggregateRow {
             rows_recomputed: one.rows_recomputed,
             rows_changed: one.rows_changed,
             amplification: one.amplification,
+            last_audit: one.last_audit,
+            audit_mismatches: one.audit_mismatches,
             version: one.version,
         }
     }
@@ -168,6 +172,8 @@ fn aggregates(
         ("rows_recomputed", DataType::UInt64),
         ("rows_changed", DataType::UInt64),
         ("amplification", DataType::Float64),
+        ("last_audit", time_data_type()),
+        ("audit_mismatches", DataType::UInt64),
         ("version", DataType::UInt32),
     ];
     of_rows(&columns, &rows)
