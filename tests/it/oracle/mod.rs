@@ -225,10 +225,7 @@ impl History {
             // What goes by age, or because it was damaged, is no other value.
             return;
         }
-        let in_buckets = |one: &&'static Watched| {
-            matches!(one.bucket, Some((_, "time"))) && one.name != "all_5m"
-        };
-        for one in self.watched().into_iter().filter(in_buckets) {
+        for one in self.watched().into_iter().filter(|one| one.closes()) {
             let Some(closed) = self.database().status(one.name).last_processed else { continue };
             let stored = self.database().rows(Freshness::Materialized, &one.read(columns)).await;
             let since = self.followers.entry(one.name).or_default().next;
