@@ -24,6 +24,7 @@ mod quarantine;
 mod query;
 mod random;
 mod real_data;
+mod restatements;
 mod retention;
 mod rules;
 mod soak;

@@ -171,7 +171,7 @@ fn x_01_faults_need_their_flag_and_are_refused_by_name() {
     let server = materialized();
     let fault = |body: Value| server.json("POST", "/debug/fault", &body);
     fault(json!({ "switch": "clear" })).expect(200);
-    for (switch, value) in [("batch_pause", json!("x")), ("fail_store", json!(true))] {
+    for (switch, value) in [("batch_pause", json!("x")), ("fail_store", json!("yes"))] {
         let refused = fault(json!({ "switch": switch, "value": value })).expect(400);
         assert!(refused.error().contains(switch), "{}", refused.error());
     }
@@ -261,4 +261,89 @@ fn s000_16_what_a_bucket_is_made_of() {
     server.get(read_only).expect(200);
     server.query("EXPLAIN BUCKET none '2024-01-01'", json!({})).expect(404);
     server.query("EXPLAIN BUCKET cpu_1h 'noon'", json!({})).expect(400);
+}
+
+#[test]
+fn s004_10_audits_find_and_repair_by_themselves() {
+    let rules = "databases: {t: {aggregates: [{name: cpu_1h, source: cpu, interval: 1h, \
+                 group_by: [host], aggregations: [{field: usage, function: [count, sum]}]}]}}";
+    let every = ("HIGHWATER_AGGREGATION__AUDIT_EVERY", "10m");
+    let server =
+        launch().rules(rules).switch("--fault-injection").variable(every.0, every.1).start();
+    server.clock("2024-01-02T00:00:00Z");
+    server.w("s", POINTS);
+    server.drain();
+    corrupt(&server, "cpu_1h@2024-01-01T00:00:00Z").expect(200);
+    server.clock("2024-01-02T00:09:59Z");
+    server.drain();
+    assert_ne!(server.q(BY_HOUR), RIGHT_BY_HOUR, "no audit is due yet");
+    assert_eq!(aggregate(&server, "cpu_1h")["last_audit"], Value::Null);
+    server.clock("2024-01-02T00:10:00Z");
+    server.tick();
+    assert_eq!(server.q(BY_HOUR), RIGHT_BY_HOUR);
+    let audited = "SELECT last_audit,audit_mismatches FROM system.aggregates";
+    assert_eq!(server.q(audited), "2024-01-02T00:10:00Z,1");
+    let metric = |name: &str| server.metric(&format!("{name}{{aggregate=\"cpu_1h\"}}"));
+    assert_eq!(metric("highwater_aggregation_audit_mismatches_total"), Some(1.0));
+    assert_eq!(metric("highwater_aggregation_audited_buckets_total"), Some(3.0));
+    assert!(server.stderr().contains("stored partials are not what the source gives"));
+    server.drain();
+    assert_eq!(metric("highwater_aggregation_audited_buckets_total"), Some(3.0), "one a period");
+    server.clock("2024-01-02T00:20:00Z");
+    server.drain();
+    assert_eq!(metric("highwater_aggregation_audited_buckets_total"), Some(6.0));
+    assert_eq!(server.q(audited), "2024-01-02T00:20:00Z,1");
+}
+
+#[test]
+fn x_01_a_store_that_fails_loses_nothing() {
+    let mut server = materialized();
+    let fault = |server: &TestServer, body: Value| {
+        server.json("POST", "/debug/fault", &body).expect(200);
+    };
+    fault(&server, json!({ "switch": "fail_store", "value": true }));
+    server.w("s", "cpu,host=a usage=8 1704067320\n");
+    let right = RIGHT_BY_HOUR.replace("a,2,30.0", "a,3,38.0");
+    assert_eq!(server.q(BY_HOUR), right, "what is acknowledged is read");
+    let refresh = "/api/v1/aggregates/cpu_1h/refresh";
+    let refused = server.post(refresh).expect(500);
+    assert!(refused.error().contains("fail_store"), "{}", refused.error());
+    let refused = server.post("/api/v1/flush").expect(503);
+    assert!(refused.error().contains("fail_store"), "{}", refused.error());
+    assert_eq!(server.qm(BY_HOUR), RIGHT_BY_HOUR, "nothing is half stored");
+    assert_eq!(aggregate(&server, "cpu_1h")["status"], "failed");
+    server.kill9();
+    assert_eq!(server.q(BY_HOUR), right);
+    fault(&server, json!({ "switch": "fail_store", "value": true }));
+    server.post("/api/v1/flush").expect(503);
+    fault(&server, json!({ "switch": "clear" }));
+    server.post("/api/v1/flush").expect(204);
+    server.clock("2024-01-02T01:00:00Z");
+    server.drain();
+    assert_eq!(server.qm(BY_HOUR), right);
+    assert_eq!(aggregate(&server, "cpu_1h")["status"], "active");
+}
+
+#[test]
+fn s002_24_one_late_point_costs_one_row() {
+    let server = launch().rules(RULES).start();
+    server.clock("2024-01-02T00:00:00Z");
+    assert_eq!(aggregate(&server, "cpu_1h")["amplification"], Value::Null);
+    server.w("s", POINTS);
+    server.drain();
+    let numbers = "SELECT rows_recomputed,rows_changed,amplification FROM system.aggregates \
+                   WHERE name = 'cpu_1h'";
+    assert_eq!(server.q(numbers), "4,4,1.0");
+    server.post("/api/v1/flush").expect(204);
+    server.w("s", "cpu,host=b usage=8 1704067320\n");
+    server.clock("2024-01-02T00:10:00Z");
+    server.drain();
+    assert_eq!(server.q(numbers), "5,5,1.0");
+    // A point that was there already changes nothing, and is computed all the same.
+    server.w("s", "cpu,host=b usage=8 1704067320\n");
+    server.clock("2024-01-02T00:20:00Z");
+    server.drain();
+    assert_eq!(server.q(numbers), "6,5,1.2");
+    let changed = server.metric("highwater_aggregation_rows_changed_total{aggregate=\"cpu_1h\"}");
+    assert_eq!(changed, Some(5.0));
 }

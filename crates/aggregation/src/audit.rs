@@ -12,13 +12,15 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::catalog::Aggregate;
+use crate::changed_rows::changed_rows;
 use crate::commits::Ready;
 use crate::definition::AggregateId;
 use crate::differences::{Mismatch, differences};
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::feed::Because;
 use crate::lanes::Lane;
-use crate::refresh::{self, Computing, changed_pieces};
+use crate::refresh::{self, Computing};
 use crate::runtime::Aggregates;
 use crate::steps::in_steps;
 
@@ -75,6 +77,11 @@ impl Scope {
     }
 }
 
+/// What is stored, and can and should equal what the source gives.
+pub(crate) fn clean(reader: &Reader, aggregate: &Aggregate) -> TimeRanges {
+    Scope::of(reader, aggregate, TimeRange::ALL).clean
+}
+
 impl Aggregates {
     /// Compares the stored partials of the buckets that `window` touches, or of all, with what
     /// the source gives, and replaces those that differ if `repairs`.
@@ -99,7 +106,7 @@ impl Aggregates {
     }
 
     /// Audits an aggregate; where it had to be repaired, those that were made from it, too.
-    async fn audit_with_dependants(
+    pub(crate) async fn audit_with_dependants(
         &self,
         id: &AggregateId,
         window: TimeRange,
@@ -150,6 +157,7 @@ impl Aggregates {
         }
         report.duration_ms = watch.elapsed_ms();
         count(id, &report);
+        self.audits().lock().record(id, &report, self.now());
         Ok((report, repaired))
     }
 
@@ -165,14 +173,17 @@ impl Aggregates {
             let _slot = self.slots().take(Lane::Backfill).await;
             let reader = self.reader(&id.database)?.distrusting();
             let aggregate = self.find(&reader, &id.name)?.clone();
-            let clean = Scope::of(&reader, &aggregate, TimeRange::ALL).clean.intersect(times);
+            let clean = clean(&reader, &aggregate).intersect(times);
             let found = compare(&reader, &aggregate, &clean).await?;
             if found.pieces.is_empty() || !repairs {
                 report.add(&aggregate, &clean, &found, 0);
                 return Ok(TimeRanges::none());
             }
             let buckets = aggregate.definition.pieces.count_buckets(&found.pieces);
-            let computed = refresh::compute(&reader, &aggregate, &found.pieces).await?;
+            let mut computed = refresh::compute(&reader, &aggregate, &found.pieces).await?;
+            if let Some(restated) = &mut computed.restated {
+                restated.because = Because::Repaired;
+            }
             let ready = Ready { reader, aggregate: aggregate.clone(), computed };
             match self.commit_refresh(ready, Lane::Repair).await {
                 Err(AggregationError::Storage(StorageError::Conflict { .. })) => continue,
@@ -222,7 +233,8 @@ async fn compare(
     let wanted = Wanted::at(times.clone());
     let stored = computing.stored(&wanted).await?;
     let (expected, points_scanned) = computing.computed(&wanted).await?;
-    let suspects: BTreeSet<i64> = changed_pieces(&stored, &expected, times)?.into_iter().collect();
+    let suspects = changed_rows(&stored, &expected, computing.keys())?;
+    let suspects: BTreeSet<i64> = suspects.into_keys().collect();
     if !suspects.is_empty() {
         let found = differences(&computing, reader, &suspects, (&stored, &expected)).await?;
         for one in &found.rows {

@@ -82,6 +82,8 @@ pub(crate) struct Progress {
     pub(crate) buckets_recomputed: u64,
     /// Rows of partials written.
     pub(crate) rows_recomputed: u64,
+    /// Rows of partials that came, went or changed by that.
+    pub(crate) rows_changed: u64,
     /// Time spent in refreshes, in milliseconds.
     pub(crate) refresh_ms: u64,
 }
@@ -239,6 +241,11 @@ pub(crate) fn ended_job_key(id: &AggregateId, job: u64) -> String {
 /// Key of what the last change or drop replaced.
 pub(crate) fn previous_key(id: &AggregateId) -> String {
     key(id, "previous")
+}
+
+/// Key of what is known of its feed of restatements.
+pub(crate) fn feed_key(id: &AggregateId) -> String {
+    key(id, "feed")
 }
 
 impl DefinitionDocument {

@@ -12,6 +12,7 @@ use tracing::info;
 use crate::catalog::Aggregate;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::feed::{self, Restated};
 use crate::runtime::Aggregates;
 use crate::sealed_delete::{Reach, Refused, Sealed};
 
@@ -67,13 +68,18 @@ fn plan_sealed_delete(
     id: &MeasurementId,
     reach: &Reach,
 ) -> Result<TakenAlong, AggregationError> {
-    let mut along = TakenAlong { rows: Vec::new(), touched: kept_of_expired(reader, id, reach) };
+    let touched = kept_of_expired(reader, id, reach);
+    let mut along = TakenAlong { touched, ..TakenAlong::default() };
     let mut refused = Vec::new();
     for (reader, aggregate) in dependants(reader, id) {
         match sealed(&reader, &aggregate)?.taken(reach) {
             Err(reason) => refused.push(reason),
             Ok(times) if times.is_empty() => {}
             Ok(times) => {
+                if !aggregate.is_shadow() {
+                    let restated = Restated::deleted(&aggregate, &times);
+                    feed::append(&mut along.commit, &reader, aggregate.id(), &restated)?;
+                }
                 let condition = reach.tags.clone();
                 along.rows.push(DerivedRows { id: aggregate.stored(), times, condition });
             }

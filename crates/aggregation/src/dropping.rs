@@ -13,6 +13,7 @@ use crate::catalog::{Aggregate, DefinitionDocument};
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::feed;
 use crate::registry::{gone, readers_of};
 use crate::runtime::Aggregates;
 use crate::undo;
@@ -124,6 +125,7 @@ fn without_root(
             Readers::Refuse => {}
             Readers::Drop => {
                 edits.extend(gone(reader, one).chain(drop_stored(reader, &one.stored())));
+                edits.extend(feed::dropped(reader, one.id())?);
             }
             Readers::Keep => {
                 let mut document = DefinitionDocument::clone(&one.document);

@@ -1,6 +1,6 @@
 //! What can go wrong with aggregates.
 
-use highwater_core::{ErrorKind, TimeRange};
+use highwater_core::{ErrorKind, SequenceNumber, TimeRange};
 use highwater_query::QueryError;
 use highwater_storage::StorageError;
 
@@ -64,6 +64,17 @@ pub enum AggregationError {
         /// The limit.
         most: u64,
     },
+    /// Entries of a feed of restatements were dropped before they were read.
+    #[error(
+        "restatements of {name} up to commit {from} are not kept any more; read what the aggregate \
+         holds now, and ask for those since {from}"
+    )]
+    FeedGone {
+        /// The aggregate.
+        name: String,
+        /// The feed goes on after this commit.
+        from: SequenceNumber,
+    },
     /// The process ends, and background work with it.
     #[error("the server is stopping, so nothing is refreshed any more; ask again after the start")]
     Stopping,
@@ -108,7 +119,9 @@ impl AggregationError {
             AggregationError::NoSuchAggregate { .. } | AggregationError::NoSuchJob { .. } => {
                 ErrorKind::NotFound
             }
-            AggregationError::Conflict(_) => ErrorKind::Conflict,
+            AggregationError::Conflict(_) | AggregationError::FeedGone { .. } => {
+                ErrorKind::Conflict
+            }
             AggregationError::Stopping | AggregationError::Injected(_) => ErrorKind::Unavailable,
             AggregationError::Document { .. } => ErrorKind::Corrupt,
             AggregationError::Storage(error) => error.kind(),

@@ -112,9 +112,10 @@ impl Aggregates {
         }
     }
 
-    /// Drops points that have expired, and stored partials that nobody can bring back any more.
+    /// Drops points that have expired, stored partials that nobody can bring back any more, and
+    /// restatements that are not kept.
     pub(crate) async fn expire_and_forget(&self) -> Result<usize, AggregationError> {
-        Ok(self.expire().await? + self.forget_previous().await?)
+        Ok(self.expire().await? + self.forget_previous().await? + self.trim_feeds().await?)
     }
 
     /// Drops what has expired and is needed by nobody. Returns the number of floors raised.

@@ -11,15 +11,18 @@
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`,
 //! `late` (points older than that) and `retention_status`, `registry`, `shadow` (changed definitions built
 //! aside), `jobs` (builds over history, step by step), `undo`, `rule_plan` with `estimate` (what rule files
-//! would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?),
-//! `buckets` and `explain_bucket` (how it stands), `faults` and `switches` (damage, failures and waits for
-//! tests), and [`runtime`], the handle over all of it.
+//! would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` and `background_audit` (is what is
+//! stored right?), `buckets` and `explain_bucket` (how it stands), `feed` with `restatements` (closed buckets
+//! that changed), `faults` and `switches` (damage, failures and waits for tests), and [`runtime`], the handle
+//! over all of it.
 
 pub mod applied;
 mod audit;
+mod background_audit;
 mod buckets;
 mod catalog;
 mod change;
+mod changed_rows;
 mod clock_guard;
 mod commits;
 pub mod definition;
@@ -33,6 +36,7 @@ mod expiry;
 mod explain_bucket;
 mod extension;
 mod faults;
+mod feed;
 mod filter;
 mod fitting;
 mod force_expiry;
@@ -51,6 +55,7 @@ mod queue;
 mod refresh;
 mod registry;
 mod renaming;
+mod restatements;
 pub mod retention;
 mod retention_status;
 mod rule_plan;
@@ -81,6 +86,7 @@ pub use differences::Mismatch;
 pub use dropping::Readers;
 pub use error::AggregationError;
 pub use estimate::Estimate;
+pub use feed::Restatement;
 pub use force_expiry::{ForcedExpiry, Lost};
 pub use jobs::control::Backfill;
 pub use jobs::job::JobKind;
@@ -90,6 +96,7 @@ pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use restatements::Restatements;
 pub use retention_status::RetentionStatus;
 pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};
 pub use rules::Rules;

@@ -3,8 +3,7 @@
 //! A refresh never adds to what is stored. Repeating it changes nothing, and a crash leaves the
 //! old pieces or the new ones.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{DefaultHasher, Hasher};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -20,10 +19,12 @@ use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
 use tracing::instrument;
 
 use crate::catalog::{Aggregate, Progress};
+use crate::changed_rows::changed_rows;
 use crate::commits::Ready;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::feed::{self, Restated};
 use crate::group_limit::check_groups;
 use crate::jobs::Job;
 use crate::materialization::{replacement, rows_schema, stored_kind};
@@ -37,6 +38,8 @@ const LONG_CHANGE_MAP: usize = 4_096;
 pub(crate) struct Computed {
     replacement: Option<Replacement>,
     progress: Progress,
+    /// What of it changes closed buckets.
+    pub(crate) restated: Option<Restated>,
     /// What it took.
     pub(crate) cost: Cost,
     /// The job that it is a step of, as it is afterwards.
@@ -46,7 +49,8 @@ pub(crate) struct Computed {
 impl Computed {
     /// Partials that did not have to be computed.
     pub(crate) fn of(replacement: Option<Replacement>, progress: Progress) -> Self {
-        Computed { replacement, progress, cost: Cost::default(), job: None }
+        let (restated, job, cost) = (None, None, Cost::default());
+        Computed { replacement, progress, restated, cost, job }
     }
 }
 
@@ -57,6 +61,8 @@ pub struct Cost {
     pub buckets: u64,
     /// Rows of partials written.
     pub rows: u64,
+    /// Of these and of the rows stored before, those that came, went or changed.
+    pub rows_changed: u64,
     /// Points, or partials of the source, read.
     pub points_scanned: u64,
     /// Closed buckets whose stored partials changed.
@@ -69,6 +75,7 @@ impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, more: Cost) {
         self.buckets += more.buckets;
         self.rows += more.rows;
+        self.rows_changed += more.rows_changed;
         self.points_scanned += more.points_scanned;
         self.revisions += more.revisions;
         self.duration_ms += more.duration_ms;
@@ -94,8 +101,7 @@ impl std::ops::AddAssign for Rows {
 impl Computed {
     /// Rows that replace others while what the aggregate has applied stays as it is.
     pub(crate) fn same_progress(aggregate: &Aggregate, replacement: Replacement) -> Self {
-        let progress = Progress::clone(&aggregate.progress);
-        Computed::of(Some(replacement), progress)
+        Computed::of(Some(replacement), Progress::clone(&aggregate.progress))
     }
 }
 
@@ -129,13 +135,17 @@ pub(crate) async fn compute(
     }
     rows += computing.all(&whole, &restated).await?;
     check_groups(aggregate, &rows.new)?;
+    let changed = changed_rows(&rows.old, &rows.new, computing.keys())?;
     let ended = restated.intersect(&aggregate.done().into());
-    let revisions = changed_pieces(&rows.old, &rows.new, &ended)?;
+    let starts = changed.keys().filter(|start| ended.contains(Timestamp::from_nanos(**start)));
+    let revised = buckets_of(aggregate, starts.copied());
+    let restated = restated_by(reader, aggregate, &restated, changed.keys().copied());
     let mut cost = Cost {
         buckets: touched_buckets(aggregate, &rows.new).len() as u64,
         rows: rows.new.iter().map(|batch| batch.num_rows() as u64).sum(),
+        rows_changed: changed.values().sum(),
         points_scanned: rows.points_scanned,
-        revisions: buckets_of(aggregate, revisions.iter().copied()).len() as u64,
+        revisions: revised.len() as u64,
         duration_ms: 0.0,
     };
     let mut progress = Progress::clone(&aggregate.progress);
@@ -146,12 +156,29 @@ pub(crate) async fn compute(
     progress.revisions += cost.revisions;
     progress.buckets_recomputed += cost.buckets;
     progress.rows_recomputed += cost.rows;
+    progress.rows_changed += cost.rows_changed;
     cost.duration_ms = watch.elapsed_ms();
     let replacement = match times.is_empty() {
         true => None,
         false => Some(computing.replacement((&whole, &overwrites), &rows.new)?),
     };
-    Ok(Computed { cost, ..Computed::of(replacement, progress) })
+    Ok(Computed { restated, cost, ..Computed::of(replacement, progress) })
+}
+
+/// The closed buckets of the changed pieces. What has no watermark was closed if it was stored.
+fn restated_by(
+    reader: &Reader,
+    aggregate: &Aggregate,
+    stored: &TimeRanges,
+    changed: impl Iterator<Item = i64>,
+) -> Option<Restated> {
+    if aggregate.is_shadow() {
+        return None;
+    }
+    let is_by_days = aggregate.definition.is_kept_by_days();
+    let counts = |start: &i64| !is_by_days || stored.contains(Timestamp::from_nanos(*start));
+    let now = reader.session().now();
+    Some(Restated::of_pieces(aggregate, changed.filter(counts), now))
 }
 
 impl<'a> Computing<'a> {
@@ -164,6 +191,11 @@ impl<'a> Computing<'a> {
         let outputs: Vec<usize> = (0..resolved.outputs.len()).collect();
         let schema = rows_schema(aggregate, &resolved);
         Ok(Computing { reader, aggregate, resolved, outputs, schema })
+    }
+
+    /// How many columns, the first ones, tell rows apart.
+    pub(crate) fn keys(&self) -> usize {
+        self.schema.arrow().fields().len() - self.resolved.outputs.len()
     }
 
     /// All groups of `times`, of which `restated` were stored before.
@@ -284,23 +316,6 @@ pub(crate) fn buckets_of(
     pieces.into_iter().map(|start| cut.bucket_of(Timestamp::from_nanos(start)).start).collect()
 }
 
-/// Starts of the pieces inside `restated` whose rows differ between `old` and `new`.
-pub(crate) fn changed_pieces(
-    old: &[RecordBatch],
-    new: &[RecordBatch],
-    restated: &TimeRanges,
-) -> Result<Vec<i64>, AggregationError> {
-    if restated.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (old, new) = (rows_by_piece(old)?, rows_by_piece(new)?);
-    let starts: BTreeSet<i64> = old.keys().chain(new.keys()).copied().collect();
-    let differs = |start: &i64| {
-        restated.contains(Timestamp::from_nanos(*start)) && old.get(start) != new.get(start)
-    };
-    Ok(starts.into_iter().filter(differs).collect())
-}
-
 /// Whether every combination of the first `keys` columns of `old` is in `new` too.
 fn has_all_keys(
     new: &[RecordBatch],
@@ -322,37 +337,6 @@ fn has_all_keys(
         }
     }
     Ok(true)
-}
-
-/// Per piece: how many rows it has, and the sum of their hashes, which does not depend on their
-/// order. The hasher has no keys, so that equal rows have equal hashes in both calls.
-fn rows_by_piece(batches: &[RecordBatch]) -> Result<BTreeMap<i64, (u64, u64)>, AggregationError> {
-    let mut pieces: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
-    for batch in batches {
-        let schema = batch.schema();
-        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone()));
-        let converter = RowConverter::new(fields.collect()).map_err(StorageError::from)?;
-        let rows = converter.convert_columns(batch.columns()).map_err(StorageError::from)?;
-        let (mut last, mut of_last) = (None, (0, 0));
-        for (start, row) in piece_starts(batch).iter().zip(rows.iter()) {
-            if last != Some(*start) {
-                add_rows(&mut pieces, last, of_last);
-                (last, of_last) = (Some(*start), (0, 0));
-            }
-            let mut hasher = DefaultHasher::new();
-            hasher.write(row.as_ref());
-            of_last = (of_last.0 + 1, of_last.1.wrapping_add(hasher.finish()));
-        }
-        add_rows(&mut pieces, last, of_last);
-    }
-    Ok(pieces)
-}
-
-fn add_rows(pieces: &mut BTreeMap<i64, (u64, u64)>, start: Option<i64>, rows: (u64, u64)) {
-    if let Some(start) = start {
-        let piece = pieces.entry(start).or_default();
-        *piece = (piece.0 + rows.0, piece.1.wrapping_add(rows.1));
-    }
 }
 
 /// Counts a finished run and moves the watermark to `closing`, if everything before it is
@@ -392,6 +376,9 @@ pub(crate) async fn commit(engine: &Engine, steps: Vec<Ready>) -> Result<(), Agg
             commit.edits.push(job.put(key));
         }
         commit.replacements.extend(computed.replacement);
+        if let Some(restated) = &computed.restated {
+            feed::append(&mut commit, &reader, aggregate.id(), restated)?;
+        }
     }
     engine.commit(commit).await?;
     Ok(())

@@ -14,6 +14,7 @@ use crate::change::{Outcome, PlannedChange, Proposal, plan_change};
 use crate::definition::{AggregateId, AggregateRule};
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::feed;
 use crate::jobs::retired;
 use crate::rules::{DatabaseRules, Rules, set};
 use crate::runtime::{Aggregates, Created, no_such};
@@ -154,6 +155,7 @@ impl Aggregates {
         match aggregate {
             Some(aggregate) if drop_data => {
                 edits.extend(gone(&reader, aggregate));
+                edits.extend(feed::dropped(&reader, aggregate.id())?);
                 edits.extend(undo::remembered(&reader, &[aggregate], self.undo_until())?);
             }
             Some(aggregate) => edits.push(detached(aggregate).put(aggregate.id())?),

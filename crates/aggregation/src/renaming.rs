@@ -6,8 +6,8 @@ use highwater_storage::{Commit, Edit};
 use tracing::info;
 
 use crate::catalog::{
-    DefinitionDocument, definition_key, job_key, of_rules, previous_key, progress_key, put,
-    shadow_job_key, shadow_key, shadow_progress_key,
+    DefinitionDocument, definition_key, feed_key, job_key, of_rules, previous_key, progress_key,
+    put, shadow_job_key, shadow_key, shadow_progress_key,
 };
 use crate::definition::{AggregateId, compile_all};
 use crate::error::AggregationError;
@@ -86,7 +86,7 @@ impl Renaming<'_> {
                 edits.push(put(previous_key(&self.id(&id)), &renamed)?);
             }
         }
-        for key in [progress_key, shadow_progress_key, job_key, shadow_job_key] {
+        for key in [progress_key, shadow_progress_key, job_key, shadow_job_key, feed_key] {
             if let Some(text) = self.reader.session().version().document(&key(&self.from)) {
                 edits.push(Edit::PutDocument { key: key(&self.to), text: Some(Arc::clone(text)) });
             }
@@ -99,6 +99,7 @@ impl Renaming<'_> {
             shadow_progress_key,
             shadow_job_key,
             previous_key,
+            feed_key,
         ];
         let old = kinds.map(|key| Edit::PutDocument { key: key(&self.from), text: None });
         edits.extend(old);

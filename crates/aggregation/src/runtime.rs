@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use highwater_core::bucket::Span;
-use highwater_core::time::NANOS_PER_HOUR;
+use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE};
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
 use highwater_storage::{Commit, Engine, Version};
@@ -15,6 +15,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::background_audit::{Audits, span_or_off};
 use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress, put};
 use crate::clock_guard::ClockGuard;
 use crate::commits::Commits;
@@ -43,12 +44,27 @@ pub struct AggregationSettings {
     /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
     /// zero for not at all. Default one hour.
     pub undo_window: Span,
+    /// How often a part of an aggregate is computed again and compared; `off`: never. Default ten
+    /// minutes.
+    #[serde(with = "span_or_off")]
+    pub audit_every: Option<Span>,
+    /// Restatements that are kept of each aggregate, about. Default 10,000.
+    pub restatements_kept: u64,
+    /// How long they are kept. Default 30 days.
+    pub restatements_age: Span,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
         let undo_window = Span::Nanos(NANOS_PER_HOUR);
-        AggregationSettings { max_parallel: 2, step_points: 4_000_000, undo_window }
+        AggregationSettings {
+            max_parallel: 2,
+            step_points: 4_000_000,
+            undo_window,
+            audit_every: Some(Span::Nanos(10 * NANOS_PER_MINUTE)),
+            restatements_kept: 10_000,
+            restatements_age: Span::Nanos(30 * NANOS_PER_DAY),
+        }
     }
 }
 
@@ -61,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) clock_guard: Mutex<ClockGuard>,
     hold_alerts: Mutex<HoldAlerts>,
     switches: Switches,
+    audits: Mutex<Audits>,
     slots: Slots,
     commits: Commits,
     /// Held for reading while a refresh is committed, for writing while something is redefined:
@@ -82,6 +99,7 @@ impl Shared {
             clock_guard: Mutex::default(),
             hold_alerts: Mutex::default(),
             switches: Switches::default(),
+            audits: Mutex::default(),
             slots: Slots::new(settings.max_parallel),
             commits: Commits::default(),
             definitions: RwLock::default(),
@@ -203,6 +221,10 @@ impl Aggregates {
 
     pub(crate) fn hold_alerts(&self) -> &Mutex<HoldAlerts> {
         &self.shared.hold_alerts
+    }
+
+    pub(crate) fn audits(&self) -> &Mutex<Audits> {
+        &self.shared.audits
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {
@@ -376,7 +398,7 @@ impl Aggregates {
         Ok(())
     }
 
-    /// Refreshes what is due, drops what has expired, flushes and compacts what is due: one
+    /// Refreshes what is due, drops what has expired, flushes and compacts what is due, audits: one
     /// background step of each kind. Returns how many things were done.
     ///
     /// # Errors
@@ -392,6 +414,7 @@ impl Aggregates {
         steps += self.advance_shadows().await?;
         steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
+        steps += usize::from(self.audit_due().await);
         Ok(steps)
     }
 
@@ -401,7 +424,8 @@ impl Aggregates {
         tokio::join!(
             self.keep_refreshed(&stop),
             self.keep_building(&stop),
-            self.keep_expiring(&stop)
+            self.keep_expiring(&stop),
+            self.keep_auditing(&stop)
         );
         self.stop().cancel();
         self.queue().all_ended().await;
@@ -466,7 +490,8 @@ impl Shared {
             (schedules.get(&aggregate.run_id()), shadow_run)
         };
         let status = status(&own, &aggregate, &run, self.queue.lane(aggregate.id()));
-        Some(status.with_change(reader, shadow_run.as_ref()))
+        let audited = self.audits.lock().get(aggregate.id());
+        Some(status.with_audits(audited).with_change(reader, shadow_run.as_ref()))
     }
 }
 

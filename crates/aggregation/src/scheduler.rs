@@ -352,8 +352,10 @@ fn report(run: &Run) {
         .record(run.cost.duration_ms / 1e3);
     metrics::counter!("highwater_aggregation_points_scanned_total", "aggregate" => aggregate.clone())
         .increment(run.cost.points_scanned);
-    metrics::counter!("highwater_aggregation_rows_written_total", "aggregate" => aggregate)
+    metrics::counter!("highwater_aggregation_rows_written_total", "aggregate" => aggregate.clone())
         .increment(run.cost.rows);
+    metrics::counter!("highwater_aggregation_rows_changed_total", "aggregate" => aggregate)
+        .increment(run.cost.rows_changed);
     let (reason, lane, cost) = (&run.reason, run.lane.name(), run.cost);
     match &run.error {
         None => info!(

@@ -23,6 +23,7 @@ use crate::commits::Ready;
 use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::feed::{self, Restated};
 use crate::jobs::retired;
 use crate::jobs::state::JobState;
 use crate::materialization::{is_partial, names, replacement, rows_schema, stored_kind};
@@ -244,6 +245,9 @@ fn swap(
         }
         commit.edits.extend(shadow.replaces().into_iter().flat_map(|old| retired(reader, old)));
         commit.edits.extend(completed(reader, shadow, &mut commit.expect_documents));
+        if shadow.replaces().is_some() {
+            feed::append(&mut commit, reader, id, &Restated::redefined())?;
+        }
     }
     commit.edits.extend(undo::remembered(reader, &replaced, until)?);
     Ok(commit)

@@ -4,6 +4,7 @@ use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{SequenceNumber, TimeRanges, Timestamp};
 use serde::Serialize;
 
+use crate::background_audit::Audited;
 use crate::catalog::{Aggregate, Origin};
 use crate::definition::AggregateRule;
 use crate::error::AggregationError;
@@ -59,10 +60,19 @@ pub struct AggregateStatus {
     pub last_error: Option<String>,
     /// Rows of partials written by refreshes.
     pub rows_recomputed: u64,
+    /// Rows of partials that came, went or changed by that.
+    pub rows_changed: u64,
+    /// `rows_recomputed` for each of `rows_changed`; `None` before the first change. One means that
+    /// no row was computed in vain.
+    pub amplification: Option<f64>,
     /// Buckets computed by refreshes.
     pub buckets_recomputed: u64,
     /// Closed buckets whose stored partials changed afterwards.
     pub revisions: u64,
+    /// When stored partials were last audited since the server started.
+    pub last_audit: Option<Timestamp>,
+    /// Rows that were not what they should be, in all of these audits.
+    pub audit_mismatches: u64,
     /// What had expired by force before it was applied: buckets there are missing points for good.
     #[serde(skip_serializing_if = "TimeRanges::is_empty")]
     pub lost: TimeRanges,
@@ -113,6 +123,12 @@ impl AggregateStatus {
     /// The rule that shall be in force: the one being built, if there is one.
     pub fn wanted_definition(&self) -> &AggregateRule {
         self.building.as_ref().map_or(&self.definition, |building| &building.definition)
+    }
+
+    /// The same with what audits found.
+    pub(crate) fn with_audits(self, audited: Audited) -> Self {
+        let (last_audit, audit_mismatches) = (audited.last, audited.mismatches);
+        AggregateStatus { last_audit, audit_mismatches, ..self }
     }
 
     /// The same with what is being built, and what can be brought back. `run` is how building it
@@ -202,8 +218,13 @@ pub(crate) fn status(
         last_refresh: progress.last_refresh,
         last_error,
         rows_recomputed: progress.rows_recomputed,
+        rows_changed: progress.rows_changed,
+        amplification: (progress.rows_changed > 0)
+            .then(|| progress.rows_recomputed as f64 / progress.rows_changed as f64),
         buckets_recomputed: progress.buckets_recomputed,
         revisions: progress.revisions,
+        last_audit: None,
+        audit_mismatches: 0,
         lost: progress.lost.clone(),
         avg_duration_ms: (progress.refresh_count > 0)
             .then(|| progress.refresh_ms as f64 / progress.refresh_count as f64),

@@ -15,18 +15,20 @@ use serde::Serialize;
 
 use crate::error::AggregationError;
 use crate::jobs::view;
+use crate::restatements::RestatementsTable;
 use crate::retention_status::retention_status;
 use crate::runtime::Shared;
 use crate::status::AggregateStatus;
 
 /// Names of the tables.
-pub(crate) const TABLES: [&str; 8] = [
+pub(crate) const TABLES: [&str; 9] = [
     "aggregate_runs",
     "aggregates",
     "compactions",
     "job_events",
     "jobs",
     "quarantine",
+    "restatements",
     "retention",
     "segments",
 ];
@@ -44,6 +46,7 @@ pub(crate) fn table(
         "job_events" => Some(view::job_events(shared, session)),
         "jobs" => Some(view::jobs(shared, session)),
         "quarantine" => Some(quarantine(session)),
+        "restatements" => Some(restatements(shared, session)),
         "retention" => Some(retention(shared, session)),
         "segments" => Some(segments(session)),
         _ => None,
@@ -103,6 +106,11 @@ struct AggregateRow {
     avg_duration_ms: Option<f64>,
     applied_seq: Option<SequenceNumber>,
     revisions: u64,
+    rows_recomputed: u64,
+    rows_changed: u64,
+    amplification: Option<f64>,
+    last_audit: Option<Timestamp>,
+    audit_mismatches: u64,
     version: u32,
 }
 
@@ -129,6 +137,11 @@ impl From<AggregateStatus> for AggregateRow {
             avg_duration_ms: one.avg_duration_ms,
             applied_seq: one.applied_seq,
             revisions: one.revisions,
+            rows_recomputed: one.rows_recomputed,
+            rows_changed: one.rows_changed,
+            amplification: one.amplification,
+            last_audit: one.last_audit,
+            audit_mismatches: one.audit_mismatches,
             version: one.version,
         }
     }
@@ -161,6 +174,11 @@ fn aggregates(
         ("avg_duration_ms", DataType::Float64),
         ("applied_seq", DataType::UInt64),
         ("revisions", DataType::UInt64),
+        ("rows_recomputed", DataType::UInt64),
+        ("rows_changed", DataType::UInt64),
+        ("amplification", DataType::Float64),
+        ("last_audit", time_data_type()),
+        ("audit_mismatches", DataType::UInt64),
         ("version", DataType::UInt32),
     ];
     of_rows(&columns, &rows)
@@ -178,6 +196,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         buckets_recomputed: u64,
         points_scanned: u64,
         rows_written: u64,
+        rows_changed: u64,
         revisions: u64,
         duration_ms: f64,
         error: Option<String>,
@@ -195,6 +214,7 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
             buckets_recomputed: run.cost.buckets,
             points_scanned: run.cost.points_scanned,
             rows_written: run.cost.rows,
+            rows_changed: run.cost.rows_changed,
             revisions: run.cost.revisions,
             duration_ms: run.cost.duration_ms,
             error: run.error.clone(),
@@ -210,11 +230,19 @@ fn runs(shared: &Shared) -> Result<Arc<dyn TableProvider>, AggregationError> {
         ("buckets_recomputed", DataType::UInt64),
         ("points_scanned", DataType::UInt64),
         ("rows_written", DataType::UInt64),
+        ("rows_changed", DataType::UInt64),
         ("revisions", DataType::UInt64),
         ("duration_ms", DataType::Float64),
         ("error", DataType::Utf8),
     ];
     of_rows(&columns, &rows)
+}
+
+fn restatements(
+    shared: &Shared,
+    session: &QuerySession,
+) -> Result<Arc<dyn TableProvider>, AggregationError> {
+    Ok(Arc::new(RestatementsTable::new(shared.reader_of(session)?)))
 }
 
 fn retention(

@@ -14,6 +14,7 @@ use crate::catalog::{
 use crate::definition::{AggregateId, Definition, Meaning, compile_all};
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::feed::{self, Restated};
 use crate::runtime::Aggregates;
 use crate::staleness;
 use crate::versions::{drop_stored, refuse_taken_name};
@@ -172,6 +173,7 @@ fn plan_undo(
         commit.edits.push(one.document.put(id)?);
         commit.edits.push(put(progress_key(id), &one.progress)?);
         commit.edits.push(Edit::PutDocument { key: previous_key(id), text: None });
+        feed::append(&mut commit, reader, id, &Restated::redefined())?;
     }
     commit.edits.extend(kept(reader, &replaced, until)?);
     Ok(commit)

@@ -74,6 +74,8 @@ struct Shared {
     address: String,
     clock: ServerClock,
     metrics: PrometheusHandle,
+    /// Cancelled when answers without an end are to end.
+    ending: CancellationToken,
     state: RwLock<(Phase, Option<App>)>,
 }
 
@@ -86,7 +88,8 @@ impl Server {
         metrics: PrometheusHandle,
     ) -> Self {
         let state = RwLock::new((Phase::Recovering, None));
-        Server(Arc::new(Shared { settings, address, clock, metrics, state }))
+        let ending = CancellationToken::new();
+        Server(Arc::new(Shared { settings, address, clock, metrics, ending, state }))
     }
 
     /// The settings in force.
@@ -122,6 +125,12 @@ impl Server {
     /// Says that the server is about to end; requests that are already here still run.
     pub fn stopping(&self) {
         self.0.state.write().0 = Phase::Stopping;
+        self.0.ending.cancel();
+    }
+
+    /// Cancelled when the server is about to end, for answers that would go on for ever.
+    pub fn ending(&self) -> &CancellationToken {
+        &self.0.ending
     }
 
     /// The parts of a server that is ready.

@@ -118,6 +118,9 @@ impl From<AggregationError> for Refusal {
                 let refusal = Refusal::of(&error, error.kind());
                 Refusal { code: DefinitionError::CODE, ..refusal }
             }
+            AggregationError::FeedGone { from, .. } => {
+                Refusal::new(StatusCode::GONE, "gone", error.to_string()).with("next", from.get())
+            }
             error => Refusal::of(&error, error.kind()),
         }
     }

@@ -240,6 +240,7 @@ impl Settings {
             ("storage.compact_segments", self.storage.compact_segments as u64),
             ("aggregation.max_parallel", self.aggregation.max_parallel as u64),
             ("aggregation.step_points", self.aggregation.step_points),
+            ("aggregation.restatements_kept", self.aggregation.restatements_kept),
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(SettingsError::Value { key, reason: "must be greater than 0".to_owned() });

@@ -42,9 +42,9 @@ impl Commit {
 
 /// What a commit was prepared on, and must still find.
 #[derive(Debug, Default)]
-pub(crate) struct Expectations {
-    pub(crate) documents: Vec<(String, Option<Arc<str>>)>,
-    pub(crate) untouched: Vec<(MeasurementId, TimeRange, SequenceNumber)>,
+struct Expectations {
+    documents: Vec<(String, Option<Arc<str>>)>,
+    untouched: Vec<(MeasurementId, TimeRange, SequenceNumber)>,
 }
 
 impl Expectations {
@@ -88,7 +88,7 @@ pub struct Replacement {
 
 /// A replacement whose new rows are in files that nothing refers to yet.
 #[derive(Debug)]
-pub(crate) struct WrittenReplacement {
+struct WrittenReplacement {
     id: MeasurementId,
     kind: MeasurementKind,
     schema: Arc<Schema>,
@@ -97,10 +97,55 @@ pub(crate) struct WrittenReplacement {
     segments: Vec<EncodedSegment>,
 }
 
-impl WrittenReplacement {
+/// A commit whose new rows are in files that nothing refers to yet.
+#[derive(Debug)]
+pub(crate) struct PreparedCommit {
+    edits: Vec<Edit>,
+    replacements: Vec<WrittenReplacement>,
+    expected: Expectations,
+}
+
+impl PreparedCommit {
+    /// Stores the rows of a commit.
+    ///
+    /// # Errors
+    /// Those of [`write_replacement`].
+    pub(crate) async fn write(
+        commit: Commit,
+        store: &Arc<SegmentStore>,
+    ) -> Result<Self, StorageError> {
+        let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
+        let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
+        let mut written = Vec::with_capacity(replacements.len());
+        for replacement in replacements {
+            written.push(write_replacement(replacement, store).await?);
+        }
+        Ok(PreparedCommit { edits, replacements: written, expected })
+    }
+
     /// Paths of the new files.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.segments.iter().map(|segment| segment.path.as_str())
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let segments = self.replacements.iter().flat_map(|one| &one.segments);
+        segments.map(|segment| segment.path.clone()).collect()
+    }
+
+    /// Adds what carries the commit out.
+    ///
+    /// # Errors
+    /// As [`plan_commit`].
+    pub(crate) fn plan(
+        self,
+        version: &Version,
+        planned: &mut Planned<'_>,
+    ) -> Result<(), StorageError> {
+        self.expected.check(version)?;
+        for edit in self.edits {
+            planned.plan_edit(edit)?;
+        }
+        for replacement in &self.replacements {
+            planned.plan_replacement(replacement)?;
+        }
+        Ok(())
     }
 }
 
@@ -109,7 +154,7 @@ impl WrittenReplacement {
 /// # Errors
 /// [`StorageError::Invalid`] if rows are not of the schema or lie outside of the times, and those
 /// of encoding and storing.
-pub(crate) async fn write_replacement(
+async fn write_replacement(
     replacement: Replacement,
     store: &Arc<SegmentStore>,
 ) -> Result<WrittenReplacement, StorageError> {
@@ -140,21 +185,13 @@ pub(crate) async fn write_replacement(
 /// [`StorageError::Conflict`] if something is not as expected, and the errors of contradictions
 /// with what exists. Nothing has changed then.
 pub(crate) fn plan_commit(
-    edits: Vec<Edit>,
-    replacements: &[WrittenReplacement],
-    expectations: &Expectations,
+    commit: PreparedCommit,
     version: &Version,
     seq: SequenceNumber,
     store: &Arc<SegmentStore>,
 ) -> Result<Vec<Edit>, StorageError> {
-    expectations.check(version)?;
     let mut planned = Planned::new(version, seq, store);
-    for edit in edits {
-        planned.plan_edit(edit)?;
-    }
-    for replacement in replacements {
-        planned.plan_replacement(replacement)?;
-    }
+    commit.plan(version, &mut planned)?;
     Ok(planned.into_edits())
 }
 

@@ -13,7 +13,7 @@ mod log;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Bytes of the newest log.
     pub(crate) log_bytes: AtomicU64,
+    /// Whether commits of the manifest fail, see [`Engine::fail_commits`](crate::Engine::fail_commits).
+    pub(crate) fails_commits: AtomicBool,
     /// How short memory is.
     pub(crate) pressure: NotedPressure,
     /// What was compacted since the start.
@@ -126,6 +128,7 @@ impl Shared {
             clock,
             settings,
             log_bytes,
+            fails_commits: AtomicBool::new(false),
             pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
             dropped_late: DroppedPoints::default(),
@@ -387,6 +390,9 @@ impl Committer {
         seq: SequenceNumber,
         edits: &[Edit],
     ) -> Result<Arc<Version>, StorageError> {
+        if self.shared.fails_commits.load(Ordering::Relaxed) {
+            return Err(StorageError::Fault);
+        }
         self.sync_log()?;
         let mut edits = edits.to_vec();
         edits.extend(self.synced_log().map(Edit::SyncLog));

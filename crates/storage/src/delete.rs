@@ -10,9 +10,12 @@ use highwater_core::{
     Column, ColumnRole, Condition, FieldValue, MeasurementId, PointSet, ScanFilter, Schema,
     SequenceNumber, TimeRange, TimeRanges, Timestamp,
 };
+use tracing::instrument;
 
 use crate::changes::ChangeMap;
-use crate::commit::granules;
+use crate::commit::{Commit, PreparedCommit, granules};
+use crate::committer::Request;
+use crate::engine::Engine;
 use crate::error::StorageError;
 use crate::manifest::{Edit, MeasurementKind, Tombstone};
 use crate::planned::Planned;
@@ -39,12 +42,14 @@ pub(crate) struct Delete {
 }
 
 /// What goes in the commit of a delete beside points.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct TakenAlong {
     /// Rows of materializations.
     pub rows: Vec<DerivedRows>,
     /// Times that count as touched although their points have expired.
     pub touched: TimeRanges,
+    /// What else is committed, if anything goes.
+    pub commit: Commit,
 }
 
 /// Rows of one materialization.
@@ -151,23 +156,24 @@ pub(crate) fn resolve_delete(
 /// gone since.
 pub(crate) fn plan_delete(
     delete: &Delete,
-    along: &TakenAlong,
+    (rows, touched): (&[DerivedRows], &TimeRanges),
+    beside: PreparedCommit,
     version: &Version,
     seq: SequenceNumber,
     store: &Arc<SegmentStore>,
 ) -> Result<Vec<Edit>, StorageError> {
     let mut planned = Planned::new(version, seq, store);
     let resolved = resolve_delete(version, delete, seq)?;
-    let touched = resolved.map_or_else(TimeRanges::none, |resolved| resolved.touched);
-    let touched = touched.union(&along.touched);
-    if touched.is_empty() && along.rows.is_empty() {
+    let of_points = resolved.map_or_else(TimeRanges::none, |resolved| resolved.touched);
+    let touched = of_points.union(touched);
+    if touched.is_empty() && rows.is_empty() {
         return Ok(Vec::new());
     }
     let schema = Arc::clone(planned.existing(&delete.id)?.schema());
     planned.plan_definition(&delete.id, MeasurementKind::Points, &schema)?;
     let (times, condition) = (delete.times.clone(), delete.condition.clone());
     planned.hide(&delete.id, Tombstone { seq, times, condition }, &touched);
-    for DerivedRows { id, times, condition } in &along.rows {
+    for DerivedRows { id, times, condition } in rows {
         let stored = planned.existing(id)?;
         let kind = stored.kind();
         let held = stored.segments().map(|segment| segment.times).collect::<TimeRanges>();
@@ -179,7 +185,70 @@ pub(crate) fn plan_delete(
         let (times, condition) = (times.clone(), condition.clone());
         planned.hide(id, Tombstone { seq, times, condition }, &touched);
     }
+    beside.plan(version, &mut planned)?;
     Ok(planned.into_edits())
+}
+
+impl Engine {
+    /// Removes the points of a measurement for which the condition holds, those written after the
+    /// version was seen too, and returns the commit that did; the newest commit there was if no
+    /// point matched.
+    ///
+    /// # Errors
+    /// [`StorageError::Invalid`] if the condition names a field or an unknown column,
+    /// [`StorageError::NoSuchMeasurement`], and errors of reading. [`StorageError::Conflict`] if
+    /// points that it reaches have expired since that version: look again.
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete(
+        &self,
+        seen: &Version,
+        id: &MeasurementId,
+        condition: Condition,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete(seen, id, condition).await?;
+        self.request(|reply| Request::Delete(delete, reply)).await
+    }
+
+    /// [`Engine::delete`] that takes more along than points, all of it or nothing.
+    ///
+    /// # Errors
+    /// Those of [`Engine::delete`].
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete_with(
+        &self,
+        seen: &Version,
+        id: &MeasurementId,
+        condition: Condition,
+        along: TakenAlong,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete(seen, id, condition).await?;
+        self.flush_before_commit().await?;
+        let TakenAlong { rows, touched, commit } = along;
+        let store = Arc::clone(&self.shared().segments);
+        let prepared = PreparedCommit::write(commit, &store).await?;
+        let paths = prepared.paths();
+        let plan = Box::new(move |version: &Version, seq| {
+            plan_delete(&delete, (&rows, &touched), prepared, version, seq, &store)
+        });
+        Ok(self.edit_adding(paths, plan).await?.seq())
+    }
+
+    /// Removes points that were found in a version, and returns the commit that did; the newest
+    /// commit there was if there are none.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if points in the same minutes have changed since that version:
+    /// look again. Otherwise those of [`Engine::delete`].
+    #[instrument(skip_all, fields(measurement = %id))]
+    pub async fn delete_points(
+        &self,
+        seen: &Version,
+        id: &MeasurementId,
+        points: PointSet,
+    ) -> Result<SequenceNumber, StorageError> {
+        let delete = prepare_delete_of_points(seen, id, points)?;
+        self.request(|reply| Request::Delete(delete, reply)).await
+    }
 }
 
 impl Planned<'_> {

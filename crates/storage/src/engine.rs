@@ -6,15 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater_core::{Clock, Condition, MeasurementId, PointBatch, PointSet, SequenceNumber};
+use highwater_core::{Clock, MeasurementId, PointBatch, SequenceNumber};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tracing::{debug, info, instrument, warn};
 
-use crate::commit::{Commit, Expectations, plan_commit, write_replacement};
+use crate::commit::{Commit, PreparedCommit, plan_commit};
 use crate::committer::{Committer, Plan, QUEUE_REQUESTS, Reply, Request, Shared, Write};
 use crate::compaction::CompactionRun;
-use crate::delete::{TakenAlong, plan_delete, prepare_delete, prepare_delete_of_points};
 use crate::error::StorageError;
 use crate::file_store::{CacheUse, FileStore, run_blocking};
 use crate::flush::{close_logs, plan_flushed, write_frozen};
@@ -197,63 +196,6 @@ impl Engine {
         self.0.shared.dropped_late.all()
     }
 
-    /// Removes the points of a measurement for which the condition holds, those written after the
-    /// version was seen too, and returns the commit that did; the newest commit there was if no
-    /// point matched.
-    ///
-    /// # Errors
-    /// [`StorageError::Invalid`] if the condition names a field or an unknown column,
-    /// [`StorageError::NoSuchMeasurement`], and errors of reading. [`StorageError::Conflict`] if
-    /// points that it reaches have expired since that version: look again.
-    #[instrument(skip_all, fields(measurement = %id))]
-    pub async fn delete(
-        &self,
-        seen: &Version,
-        id: &MeasurementId,
-        condition: Condition,
-    ) -> Result<SequenceNumber, StorageError> {
-        let delete = prepare_delete(seen, id, condition).await?;
-        self.request(|reply| Request::Delete(delete, reply)).await
-    }
-
-    /// [`Engine::delete`] that takes more along than points, all of it or nothing.
-    ///
-    /// # Errors
-    /// Those of [`Engine::delete`].
-    #[instrument(skip_all, fields(measurement = %id))]
-    pub async fn delete_with(
-        &self,
-        seen: &Version,
-        id: &MeasurementId,
-        condition: Condition,
-        along: TakenAlong,
-    ) -> Result<SequenceNumber, StorageError> {
-        let delete = prepare_delete(seen, id, condition).await?;
-        self.flush_before_commit().await?;
-        let store = Arc::clone(&self.0.shared.segments);
-        let plan = Box::new(move |version: &Version, seq| {
-            plan_delete(&delete, &along, version, seq, &store)
-        });
-        Ok(self.edit_adding(Vec::new(), plan).await?.seq())
-    }
-
-    /// Removes points that were found in a version, and returns the commit that did; the newest
-    /// commit there was if there are none.
-    ///
-    /// # Errors
-    /// [`StorageError::Conflict`] if points in the same minutes have changed since that version:
-    /// look again. Otherwise those of [`Engine::delete`].
-    #[instrument(skip_all, fields(measurement = %id))]
-    pub async fn delete_points(
-        &self,
-        seen: &Version,
-        id: &MeasurementId,
-        points: PointSet,
-    ) -> Result<SequenceNumber, StorageError> {
-        let delete = prepare_delete_of_points(seen, id, points)?;
-        self.request(|reply| Request::Delete(delete, reply)).await
-    }
-
     /// Carries out a commit, all of it or nothing, and returns its number; the newest commit there
     /// was if it changes nothing.
     ///
@@ -263,21 +205,14 @@ impl Engine {
     /// [`StorageError::Invalid`] if an edit contradicts what exists.
     #[instrument(skip_all)]
     pub async fn commit(&self, commit: Commit) -> Result<SequenceNumber, StorageError> {
-        let Commit { edits, replacements, expect_documents, expect_untouched } = commit;
-        let expected = Expectations { documents: expect_documents, untouched: expect_untouched };
+        let gives_up =
+            commit.edits.iter().any(|edit| matches!(edit, Edit::QuarantineSegment { .. }));
         let shared = Arc::clone(&self.0.shared);
         self.flush_before_commit().await?;
-        let mut written = Vec::with_capacity(replacements.len());
-        for replacement in replacements {
-            written.push(write_replacement(replacement, &shared.segments).await?);
-        }
-        let paths: Vec<String> =
-            written.iter().flat_map(|written| written.paths().map(str::to_owned)).collect();
-        let gives_up = edits.iter().any(|edit| matches!(edit, Edit::QuarantineSegment { .. }));
-        let store = Arc::clone(&shared.segments);
-        let plan = Box::new(move |version: &Version, seq| {
-            plan_commit(edits, &written, &expected, version, seq, &store)
-        });
+        let prepared = PreparedCommit::write(commit, &shared.segments).await?;
+        let (paths, store) = (prepared.paths(), Arc::clone(&shared.segments));
+        let plan =
+            Box::new(move |version: &Version, seq| plan_commit(prepared, version, seq, &store));
         let seq = self.edit_adding(paths, plan).await?.seq();
         if gives_up {
             shared.segments.delete_unreferenced().await;
@@ -287,7 +222,7 @@ impl Engine {
 
     /// Otherwise the effects of points could outlive the points: in a crash without a log, and in an
     /// object store that is opened without the folder that has the log.
-    async fn flush_before_commit(&self) -> Result<(), StorageError> {
+    pub(crate) async fn flush_before_commit(&self) -> Result<(), StorageError> {
         let shared = &self.0.shared;
         match shared.settings.durability == Durability::None || shared.files.is_in_bucket() {
             true => self.flush().await,

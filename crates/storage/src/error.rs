@@ -45,6 +45,9 @@ pub enum StorageError {
     /// Columns could not be combined.
     #[error("could not combine columns")]
     Arrow(#[from] arrow::error::ArrowError),
+    /// Commits of the manifest fail because a test wants them to. Nothing has changed.
+    #[error("the manifest is not written while the fault switch fail_store is on; clear it")]
+    Fault,
     /// The object store did not answer, or refused. Nothing has changed.
     #[error("could not reach the object store {url}")]
     Unreachable {
@@ -165,6 +168,7 @@ impl StorageError {
             StorageError::Io { .. }
             | StorageError::Unreachable { .. }
             | StorageError::Unresolved { .. }
+            | StorageError::Fault
             | StorageError::Fenced
             | StorageError::Poisoned { .. }
             | StorageError::Locked { .. }

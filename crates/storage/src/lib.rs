@@ -17,6 +17,7 @@ mod compaction;
 mod delete;
 mod engine;
 mod error;
+mod fault;
 mod file_store;
 mod flush;
 mod inspect;

@@ -8,9 +8,11 @@ use arrow::datatypes::{DataType, Float64Type, TimestampNanosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use highwater_aggregation::{
     AggregateRule, AggregateStatus, Aggregates, AggregationSettings, Backfill, JobKind, JobState,
-    Mismatch, Move, Rules,
+    Mismatch, Move, Restatements, Rules,
 };
-use highwater_core::{Clock, ErrorKind, MeasurementId, MockClock, TimeRange, Timestamp};
+use highwater_core::{
+    Clock, ErrorKind, MeasurementId, MockClock, SequenceNumber, TimeRange, Timestamp,
+};
 use highwater_query::{Freshness, Limits as QueryLimits, Params, QueryError, SessionOptions};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
 use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
@@ -108,7 +110,9 @@ impl Database {
     /// lost.
     pub(crate) async fn give_up_partials(&self, number: u64) {
         let version = self.engine().version();
-        let stored = version.all_measurements().filter(|m| m.kind() != MeasurementKind::Points);
+        let stored = version.all_measurements().filter(|m| {
+            m.kind() != MeasurementKind::Points && !m.id().measurement.contains("@restatements")
+        });
         let paths: Vec<String> =
             stored.flat_map(|m| m.segments().map(|segment| segment.path.clone())).collect();
         let Some(at) = number.checked_rem(paths.len() as u64) else { return };
@@ -116,6 +120,10 @@ impl Database {
         if self.aggregates.plan_quarantine(path, true).await.unwrap().lost.is_empty() {
             self.aggregates.quarantine(path, true).await.unwrap();
         }
+    }
+
+    pub(crate) async fn restatements(&self, name: &str, since: SequenceNumber) -> Restatements {
+        self.aggregates.restatements(DATABASE, name, Some(since)).await.unwrap()
     }
 
     pub(crate) fn status(&self, name: &str) -> AggregateStatus {

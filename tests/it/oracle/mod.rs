@@ -10,6 +10,7 @@
 //! length, `HIGHWATER_ORACLE_RUNS` how many histories of consecutive seeds there are.
 
 mod database;
+mod follower;
 mod model;
 mod steps;
 mod watched;
@@ -25,6 +26,7 @@ use highwater_core::{Clock, Timestamp};
 use highwater_query::Freshness;
 
 use self::database::Database;
+use self::follower::Follower;
 use self::model::{Deletion, Model, Point};
 use self::steps::{BASE, Step, any_step, first_point};
 use self::watched::{CHANGED, RETENTION, RULES, WATCHED, Watched};
@@ -48,6 +50,9 @@ struct History {
     rules: BTreeMap<&'static str, AggregateRule>,
     /// Version of the definition and its watermark.
     watermarks: BTreeMap<&'static str, (u32, Timestamp)>,
+    followers: BTreeMap<&'static str, Follower>,
+    /// Whether stored partials were given up, so that closed buckets may be missing for a while.
+    gave_up: bool,
     checks: usize,
 }
 
@@ -63,6 +68,8 @@ impl History {
             expiring,
             model: Model::default(),
             watermarks: BTreeMap::new(),
+            followers: BTreeMap::new(),
+            gave_up: false,
             checks: 0,
         }
     }
@@ -104,7 +111,10 @@ impl History {
             Step::Enable(name, enabled) => {
                 database.enable(name, *enabled).await;
             }
-            Step::GiveUp(number) => database.give_up_partials(*number).await,
+            Step::GiveUp(number) => {
+                database.give_up_partials(*number).await;
+                self.gave_up = true;
+            }
             Step::Change(name) => {
                 let (keys, _) = CHANGED.iter().find(|(_, one)| one.name == *name).unwrap();
                 let first = &self.rules[name];
@@ -190,6 +200,7 @@ impl History {
         }
         let audited = WATCHED[self.checks % WATCHED.len()].name;
         assert_eq!(self.database().mismatches(audited).await, [], "audit of {audited}");
+        self.check_restatements(&columns).await;
         if matches!(step, Step::Advance(nanos) if *nanos >= NANOS_PER_HOUR) {
             self.check_materialized(&columns).await;
         }
@@ -207,6 +218,24 @@ impl History {
             let expected = read(" WHERE random() >= 0.0");
             let expected = self.database().rows(Freshness::Default, &expected).await;
             assert_rows(&read(""), &kept, &expected);
+        }
+    }
+
+    /// The feed names every closed bucket whose stored rows have changed.
+    async fn check_restatements(&mut self, columns: &[&'static str]) {
+        if self.expiring || self.gave_up {
+            // What goes by age, or because it was damaged, is no other value.
+            return;
+        }
+        for one in self.watched().into_iter().filter(|one| one.closes()) {
+            let Some(closed) = self.database().status(one.name).last_processed else { continue };
+            let stored = self.database().rows(Freshness::Materialized, &one.read(columns)).await;
+            let since = self.followers.entry(one.name).or_default().next;
+            let feed = self.database().restatements(one.name, since).await;
+            let follower = self.followers.entry(one.name).or_default();
+            follower.next = feed.next;
+            let untold = follower.read_on(&stored, closed, &feed.entries);
+            assert_eq!(untold, [0; 0], "closed buckets of {} changed silently", one.name);
         }
     }
 

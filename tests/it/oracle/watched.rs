@@ -321,6 +321,11 @@ impl Watched {
         format!("SELECT {selected} FROM {points} WHERE {}{grouping}", self.condition)
     }
 
+    /// Whether it has buckets of time that close, and columns that stay.
+    pub(crate) fn closes(&self) -> bool {
+        matches!((self.bucket, &self.groups), (Some((_, "time")), Groups::Columns(_)))
+    }
+
     /// The condition for buckets that the schedule has refreshed at `now`: closed ones, where buckets
     /// have to close.
     pub(crate) fn closed(&self, now: Timestamp) -> String {

@@ -7,6 +7,7 @@
 mod aggregate;
 mod backup;
 mod backup_folder;
+mod changes;
 mod check;
 pub(crate) mod client;
 mod config;
@@ -53,6 +54,8 @@ enum Command {
     Sql(sql::SqlFlags),
     /// Look at continuous aggregates and change them
     Aggregate(aggregate::AggregateFlags),
+    /// Print the closed buckets of an aggregate that got other values, one line of JSON each
+    Changes(changes::ChangesFlags),
     /// See what expires and who holds it back, and let it go all the same
     Retention(retention::RetentionFlags),
     /// Look at builds of aggregates over history, stop them and start them
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Export(flags) => export::run(&flags),
         Command::Sql(flags) => sql::run(&flags),
         Command::Aggregate(flags) => aggregate::run(&flags),
+        Command::Changes(flags) => changes::run(&flags),
         Command::Retention(flags) => retention::run(&flags),
         Command::Jobs(flags) => jobs::run(&flags),
         Command::Backup(flags) => backup::run(&flags),

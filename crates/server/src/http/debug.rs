@@ -33,7 +33,7 @@ struct Fault {
     value: Option<Value>,
 }
 
-/// Breaks something, or lets it wait; `clear` ends all that lasts.
+/// Breaks something, once or until `clear`, or lets it wait.
 async fn fault(
     app: App,
     Scope(database): Scope,
@@ -41,7 +41,10 @@ async fn fault(
 ) -> Result<Json<Value>, Refusal> {
     let switches = app.aggregates.switches();
     match (switch.as_str(), value) {
-        ("clear", None) => switches.clear(),
+        ("clear", None) => {
+            switches.clear();
+            app.engine.fail_commits(false);
+        }
         ("clear", Some(_)) => return Err(Refusal::invalid("the switch clear takes no value")),
         ("batch_pause", value) => switches.pause_after_batches(number(&switch, value.as_ref())?),
         ("fail_batches", value) => switches.fail_batches(number(&switch, value.as_ref())?),
@@ -49,11 +52,15 @@ async fn fault(
         ("commit_pause", _) => {
             return Err(Refusal::invalid("the value of commit_pause is true or false"));
         }
+        ("fail_store", Some(Value::Bool(fails))) => app.engine.fail_commits(fails),
+        ("fail_store", _) => {
+            return Err(Refusal::invalid("the value of fail_store is true or false"));
+        }
         ("corrupt_bucket", value) => corrupt_bucket(app, &database, value.as_ref()).await?,
         (other, _) => {
             let message = format!(
                 "there is no switch {other}; there are batch_pause, fail_batches, commit_pause, \
-                 corrupt_bucket and clear"
+                 fail_store, corrupt_bucket and clear"
             );
             return Err(Refusal::invalid(message));
         }

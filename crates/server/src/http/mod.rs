@@ -3,6 +3,7 @@
 mod aggregates;
 mod backup;
 mod body;
+mod changes;
 mod connection;
 mod database;
 mod debug;
@@ -76,6 +77,7 @@ pub fn router(server: Server) -> Router {
     Router::new()
         .merge(aggregates::routes())
         .merge(backup::routes())
+        .merge(changes::routes())
         .merge(downsampling::routes())
         .merge(health::routes())
         .merge(influxql::routes())

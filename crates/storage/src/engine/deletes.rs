@@ -18,7 +18,11 @@ async fn a_delete_takes_rows_of_materializations_along_or_nothing_happens() {
         condition: Condition::And(vec![host_is("a"), Condition::Not(Box::new(rack_is("r")))]),
     };
     let delete = async |engine: &Engine, measurement| {
-        let along = TakenAlong { rows: vec![rows(measurement)], touched: secs(3600, 3660).into() };
+        let along = TakenAlong {
+            rows: vec![rows(measurement)],
+            touched: secs(3600, 3660).into(),
+            ..TakenAlong::default()
+        };
         engine.delete_with(&engine.version(), &id("cpu"), host_is("a"), along).await
     };
     let before = harness.engine.version().seq();
@@ -30,6 +34,7 @@ async fn a_delete_takes_rows_of_materializations_along_or_nothing_happens() {
     let along = TakenAlong {
         rows: vec![DerivedRows { condition: host_is("a"), ..rows("by_host") }],
         touched: secs(3600, 3660).into(),
+        ..TakenAlong::default()
     };
     let seen = harness.engine.version();
     let deleted = harness.engine.delete_with(&seen, &id("cpu"), host_is("a"), along).await.unwrap();

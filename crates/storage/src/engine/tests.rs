@@ -23,7 +23,9 @@ mod rollups;
 
 use std::fs;
 
-use highwater_core::{Comparison, FieldValue, MockClock, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{
+    Comparison, Condition, FieldValue, MockClock, PointSet, TimeRange, TimeRanges, Timestamp,
+};
 use tempfile::TempDir;
 
 use super::*;
