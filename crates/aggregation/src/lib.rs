@@ -10,7 +10,7 @@
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`,
 //! `late` (points older than that) and `retention_status`, `registry`, `shadow` (changed definitions built
-//! aside), `jobs` (builds over history, step by step), `undo`, `rule_plan` with `estimate` (what rule files
+//! aside), `resident` (what stays in memory), `jobs` (builds over history, step by step), `undo`, `rule_plan` with `estimate` (what rule files
 //! would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` (is what is stored right?),
 //! `buckets` and `explain_bucket` (how it stands), `faults` and `switches` (damage, failures and waits for
 //! tests), and [`runtime`], the handle over all of it.
@@ -51,6 +51,7 @@ mod queue;
 mod refresh;
 mod registry;
 mod renaming;
+mod resident;
 pub mod retention;
 mod retention_status;
 mod rule_plan;
@@ -90,6 +91,7 @@ pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use resident::ResidentStatus;
 pub use retention_status::RetentionStatus;
 pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};
 pub use rules::Rules;

@@ -43,12 +43,20 @@ pub struct AggregationSettings {
     /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
     /// zero for not at all. Default one hour.
     pub undo_window: Span,
+    /// Memory for aggregates with storage `hybrid`, in MiB; one that does not fit is read from disk.
+    /// Default 256.
+    pub resident_mb: u64,
 }
 
 impl Default for AggregationSettings {
     fn default() -> Self {
         let undo_window = Span::Nanos(NANOS_PER_HOUR);
-        AggregationSettings { max_parallel: 2, step_points: 4_000_000, undo_window }
+        AggregationSettings {
+            max_parallel: 2,
+            step_points: 4_000_000,
+            undo_window,
+            resident_mb: 256,
+        }
     }
 }
 
@@ -392,6 +400,7 @@ impl Aggregates {
         steps += self.advance_shadows().await?;
         steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
+        self.keep_resident().await?;
         Ok(steps)
     }
 
@@ -401,7 +410,8 @@ impl Aggregates {
         tokio::join!(
             self.keep_refreshed(&stop),
             self.keep_building(&stop),
-            self.keep_expiring(&stop)
+            self.keep_expiring(&stop),
+            self.follow_residents(&stop)
         );
         self.stop().cancel();
         self.queue().all_ended().await;

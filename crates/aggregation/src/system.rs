@@ -104,6 +104,7 @@ struct AggregateRow {
     applied_seq: Option<SequenceNumber>,
     revisions: u64,
     version: u32,
+    resident_rows: Option<u64>,
 }
 
 impl From<AggregateStatus> for AggregateRow {
@@ -111,7 +112,7 @@ impl From<AggregateStatus> for AggregateRow {
         AggregateRow {
             strategy: one.strategy,
             lane: one.lane,
-            storage: "durable",
+            storage: one.storage,
             name: one.name,
             source: one.source,
             state: one.status,
@@ -130,6 +131,7 @@ impl From<AggregateStatus> for AggregateRow {
             applied_seq: one.applied_seq,
             revisions: one.revisions,
             version: one.version,
+            resident_rows: one.resident.map(|resident| resident.rows),
         }
     }
 }
@@ -162,6 +164,7 @@ fn aggregates(
         ("applied_seq", DataType::UInt64),
         ("revisions", DataType::UInt64),
         ("version", DataType::UInt32),
+        ("resident_rows", DataType::UInt64),
     ];
     of_rows(&columns, &rows)
 }

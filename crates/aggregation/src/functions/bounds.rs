@@ -12,8 +12,8 @@ use datafusion::physical_expr::expressions::Literal;
 use super::function::AggregateFunction;
 use crate::partial::histogram::are_bounds;
 
-/// So many bounds a histogram has at most.
-pub const MOST_BOUNDS: usize = 24;
+/// So many bounds a histogram has at most, so that a function can be copied.
+pub const MOST_BOUNDS: usize = 20;
 
 /// Finite floats that ascend, at most [`MOST_BOUNDS`] of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
