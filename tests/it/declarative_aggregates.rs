@@ -171,9 +171,51 @@ fn s000_08_strategy_on_demand() {
 
 #[test]
 fn s000_11_storage_durable() {
+    outlives_its_source(&rules("{strategy: realtime}", 100));
+}
+
+#[test]
+fn s000_12_storage_hybrid() {
+    let hybrid = rules("{strategy: realtime}\n        storage: hybrid", 100);
+    let server = outlives_its_source(&hybrid);
+    let rows = "highwater_aggregation_resident_rows{aggregate=\"order_stats.daily_totals\"}";
+    assert_eq!(server.metric(rows), Some(2.0));
+    let daily = "SELECT time,count,revenue FROM order_stats.daily_totals ORDER BY time";
+    let before = (server.q(daily), server.qm(daily));
+    for path in server
+        .files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "parquet"))
+    {
+        let path = server.data_folder().join(path);
+        let bytes = std::fs::read(&path).unwrap().len();
+        std::fs::write(&path, vec![0; bytes]).unwrap();
+    }
+    assert_eq!((server.q(daily), server.qm(daily)), before, "no file is read");
+    let storage = "SELECT DISTINCT storage FROM system.aggregates";
+    assert_eq!(server.q(storage), "hybrid");
+}
+
+#[test]
+fn s000_12_what_does_not_fit_is_read_from_disk() {
+    let hybrid = rules("{strategy: realtime}\n        storage: hybrid", 100);
+    let server =
+        launch().rules(&hybrid).variable("HIGHWATER_AGGREGATION__RESIDENT_MB", "0").start();
+    server.clock("2024-01-03T00:00:00Z");
+    server.w("s", D0);
+    server.drain();
+    let daily = "SELECT count,revenue FROM order_stats.daily_totals ORDER BY time";
+    assert_eq!(server.qm(daily), "2,30.0 / 2,12.5");
+    let status = aggregate(&server, "order_stats.daily_totals");
+    assert_eq!(status["resident"]["rows"], json!(0), "{status}");
+    let reason = status["resident"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("aggregation.resident_mb"), "{status}");
+}
+
+/// The orders expire, the process is killed, and the aggregates answer as before.
+fn outlives_its_source(rules: &str) -> TestServer {
     let retention = "    retention: [{measurement: orders, keep: 7d}]\n";
-    let rules = format!("{}{retention}", rules("{strategy: realtime}", 100));
-    let mut server = with_rules(&rules);
+    let mut server = with_rules(&format!("{rules}{retention}"));
     server.clock("2024-01-03T00:00:00Z");
     server.w("s", D0);
     server.drain();
@@ -192,6 +234,7 @@ fn s000_11_storage_durable() {
     assert_eq!(server.q("SELECT count(*) AS n FROM orders"), "0");
     assert_eq!(all().map(|sql| server.q(sql)), before);
     assert_eq!(all().map(|sql| server.qm(sql)), before);
+    server
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod definitions;
 mod demo;
 mod export;
 mod fixtures;
+mod functions;
 mod http;
 mod import;
 mod jobs;

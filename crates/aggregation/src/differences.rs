@@ -56,7 +56,7 @@ pub(crate) struct Differences {
 
 /// The rows of `pieces` (their starts) that differ.
 ///
-/// A stored NULL stands for a partial of no values, as rows have it that were stored before a
+/// Sums by plain addition only have to be of equally many values, as their order is not known. A stored NULL stands for a partial of no values, as rows have it that were stored before a
 /// column existed.
 pub(crate) async fn differences(
     computing: &Computing<'_>,
@@ -89,7 +89,8 @@ pub(crate) async fn differences(
     let differs = |one: &Difference| match (&one.stored, &one.expected) {
         (Some(stored), Some(expected)) => (0..nothing.len()).any(|output| {
             let cell = |row| cell(row, keys + output).or(nothing[output].as_deref());
-            cell(stored) != cell(expected)
+            let function = computing.resolved.outputs[output].function;
+            !function.may_agree(cell(stored), cell(expected))
         }),
         _ => true,
     };
@@ -156,7 +157,7 @@ impl Differences {
                 cell.or(self.nothing[at].clone())
             };
             let (stored, expected) = (cell(&one.stored), cell(&one.expected));
-            if stored == expected {
+            if output.function.may_agree(stored.as_deref(), expected.as_deref()) {
                 continue;
             }
             found.push(Mismatch {

@@ -10,11 +10,11 @@
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`,
 //! `late` (points older than that) and `retention_status`, `registry`, `shadow` (changed definitions built
-//! aside), `jobs` (builds over history, step by step), `undo`, `rule_plan` with `estimate` (what rule files
-//! would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` and `background_audit` (is what is
-//! stored right?), `buckets` and `explain_bucket` (how it stands), `feed` with `restatements` (closed buckets
-//! that changed), `faults` and `switches` (damage, failures and waits for tests), and [`runtime`], the handle
-//! over all of it.
+//! aside), `resident` (what stays in memory), `jobs` (builds over history, step by step), `undo`, `rule_plan` with
+//! `estimate` (what rule files would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` and
+//! `background_audit` (is what is stored right?), `buckets` and `explain_bucket` (how it stands), `feed` with
+//! `restatements` (closed buckets that changed), `faults` and `switches` (damage, failures and waits for tests),
+//! and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod audit;
@@ -55,6 +55,7 @@ mod queue;
 mod refresh;
 mod registry;
 mod renaming;
+mod resident;
 mod restatements;
 pub mod retention;
 mod retention_status;
@@ -96,6 +97,7 @@ pub use pieces::Pieces;
 pub use plan::RefreshPlan;
 pub use quarantine::Loss;
 pub use registry::AppliedRules;
+pub use resident::ResidentStatus;
 pub use restatements::Restatements;
 pub use retention_status::RetentionStatus;
 pub use rule_plan::{Action, ChangedKey, PlannedAggregate, RefusedRule, RulePlan};

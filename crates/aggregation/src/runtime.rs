@@ -52,6 +52,9 @@ pub struct AggregationSettings {
     pub restatements_kept: u64,
     /// How long they are kept. Default 30 days.
     pub restatements_age: Span,
+    /// Memory for aggregates with storage `hybrid`, in MiB; one that does not fit is read from disk.
+    /// Default 256.
+    pub resident_mb: u64,
 }
 
 impl Default for AggregationSettings {
@@ -64,6 +67,7 @@ impl Default for AggregationSettings {
             audit_every: Some(Span::Nanos(10 * NANOS_PER_MINUTE)),
             restatements_kept: 10_000,
             restatements_age: Span::Nanos(30 * NANOS_PER_DAY),
+            resident_mb: 256,
         }
     }
 }
@@ -415,6 +419,7 @@ impl Aggregates {
         steps += self.expire_and_forget().await?;
         steps += self.engine().compact().await?;
         steps += usize::from(self.audit_due().await);
+        self.keep_resident().await?;
         Ok(steps)
     }
 
@@ -425,7 +430,8 @@ impl Aggregates {
             self.keep_refreshed(&stop),
             self.keep_building(&stop),
             self.keep_expiring(&stop),
-            self.keep_auditing(&stop)
+            self.keep_auditing(&stop),
+            self.follow_residents(&stop)
         );
         self.stop().cancel();
         self.queue().all_ended().await;

@@ -11,6 +11,7 @@ use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::lanes::Lane;
 use crate::plan::{Occasion, RefreshPlan};
+use crate::resident::{ResidentStatus, resident_status};
 use crate::schedule::Schedule;
 use crate::shadow;
 
@@ -30,6 +31,11 @@ pub struct AggregateStatus {
     pub enabled: bool,
     /// `realtime`, `periodic`, `on_demand` or `hybrid`.
     pub strategy: &'static str,
+    /// `durable` or `hybrid`.
+    pub storage: &'static str,
+    /// What stays in memory with storage `hybrid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident: Option<ResidentStatus>,
     /// The lane of the refresh that runs now, if one does: `live`, `repair` or `backfill`.
     pub lane: Option<&'static str>,
     /// The rule, as it can be posted again.
@@ -201,6 +207,8 @@ pub(crate) fn status(
         origin: document.origin,
         enabled: document.enabled,
         strategy: definition.refresh.strategy(),
+        storage: definition.storage.name(),
+        resident: resident_status(reader, aggregate),
         lane: lane.map(Lane::name),
         definition: document.rule.clone(),
         columns,

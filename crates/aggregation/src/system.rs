@@ -112,6 +112,7 @@ struct AggregateRow {
     last_audit: Option<Timestamp>,
     audit_mismatches: u64,
     version: u32,
+    resident_rows: Option<u64>,
 }
 
 impl From<AggregateStatus> for AggregateRow {
@@ -119,7 +120,7 @@ impl From<AggregateStatus> for AggregateRow {
         AggregateRow {
             strategy: one.strategy,
             lane: one.lane,
-            storage: "durable",
+            storage: one.storage,
             name: one.name,
             source: one.source,
             state: one.status,
@@ -143,6 +144,7 @@ impl From<AggregateStatus> for AggregateRow {
             last_audit: one.last_audit,
             audit_mismatches: one.audit_mismatches,
             version: one.version,
+            resident_rows: one.resident.map(|resident| resident.rows),
         }
     }
 }
@@ -180,6 +182,7 @@ fn aggregates(
         ("last_audit", time_data_type()),
         ("audit_mismatches", DataType::UInt64),
         ("version", DataType::UInt32),
+        ("resident_rows", DataType::UInt64),
     ];
     of_rows(&columns, &rows)
 }

@@ -182,6 +182,7 @@ impl App {
             let applied = apply_folder(&aggregates, folder).await;
             applied.context("the rule files are not applied")?;
         }
+        aggregates.keep_resident().await?;
         let queries = Queries::new(settings.query.clone(), threads.queries());
         Ok(App { engine, aggregates, queries })
     }
@@ -226,6 +227,7 @@ impl App {
         metrics::counter!("highwater_storage_cache_hits_total").absolute(stats.cache.hits);
         metrics::counter!("highwater_storage_cache_misses_total").absolute(stats.cache.misses);
         metrics::gauge!("highwater_storage_cache_bytes").set(stats.cache.bytes as f64);
+        metrics::gauge!("highwater_storage_resident_bytes").set(stats.resident_bytes as f64);
         let damaged = self.engine.damaged_segments().len();
         metrics::gauge!("highwater_storage_damaged_segments_count").set(damaged as f64);
         metrics::gauge!("highwater_storage_measurements_count").set(stats.measurements as f64);
@@ -307,6 +309,9 @@ fn describe_aggregate(aggregate: &AggregateStatus, now: Timestamp) {
     metrics::gauge!("highwater_aggregation_oldest_stale_seconds", &labels).set(oldest as f64 / 1e9);
     metrics::gauge!("highwater_aggregation_stored_rows", &labels).set(aggregate.rows as f64);
     metrics::gauge!("highwater_aggregation_stored_bytes", &labels).set(aggregate.bytes as f64);
+    let resident = aggregate.resident.as_ref().map_or((0, 0), |one| (one.rows, one.bytes));
+    metrics::gauge!("highwater_aggregation_resident_rows", &labels).set(resident.0 as f64);
+    metrics::gauge!("highwater_aggregation_resident_bytes", &labels).set(resident.1 as f64);
 }
 
 impl FromRequestParts<Server> for App {

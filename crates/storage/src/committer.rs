@@ -31,6 +31,7 @@ use crate::file_store::FileStore;
 use crate::late::{DroppedPoints, LatePoints, LateRules};
 use crate::manifest::{Edit, Manifest, MeasurementKind};
 use crate::pressure::{MemoryPressure, NotedPressure};
+use crate::resident::Residents;
 use crate::segment::SegmentStore;
 use crate::settings::{Durability, Settings};
 use crate::version::Version;
@@ -103,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) segments_changed: Notify,
     /// Points that came too late and were left out.
     pub(crate) dropped_late: DroppedPoints,
+    /// Measurements that stay in memory.
+    pub(crate) residents: Residents,
     /// The newest commit, for whoever waits for one.
     pub(crate) commits: watch::Sender<SequenceNumber>,
     published: RwLock<Arc<Version>>,
@@ -132,6 +135,7 @@ impl Shared {
             pressure: NotedPressure::default(),
             compactions: CompactionHistory::default(),
             dropped_late: DroppedPoints::default(),
+            residents: Residents::default(),
             flush_due,
             segments_changed,
             commits,

@@ -74,6 +74,8 @@ pub struct EngineStats {
     /// ... and of those that compaction wrote. All of them through the others is the write
     /// amplification.
     pub compacted_bytes: u64,
+    /// Memory of measurements that stay in memory.
+    pub resident_bytes: u64,
     /// The copies of segments of an object store.
     pub cache: CacheUse,
 }
@@ -326,6 +328,7 @@ impl Engine {
             segment_rows: segments().map(|segment| segment.rows).sum(),
             written_bytes: self.0.shared.segments.written_bytes(),
             compacted_bytes: self.0.shared.compactions.bytes_written(),
+            resident_bytes: self.0.shared.residents.bytes(),
             cache: self.0.shared.files.cache_use(),
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! Reading order: `engine` is the door, `committer` the one writer behind it, `version` what readers
 //! see. Points go through `write`, `wal`, `memtable`, `flush` and `segment` to `scan`; `manifest` says
-//! what is live, `recovery` brings it back, `compaction` tidies up, `quarantine` gives up what is damaged.
+//! what is live, `recovery` brings it back, `compaction` tidies up, `quarantine` gives up what is damaged, `resident`
+//! keeps measurements in memory.
 
 mod backup;
 mod changes;
@@ -30,6 +31,7 @@ mod planned;
 mod pressure;
 mod quarantine;
 mod recovery;
+mod resident;
 mod scan;
 mod segment;
 mod series;
@@ -57,6 +59,7 @@ pub use manifest::{
 };
 pub use pressure::MemoryPressure;
 pub use quarantine::{ExaminedSegment, QuarantinedSegment};
+pub use resident::Residency;
 pub use scan::{Scan, ScanDescription, ScanRequest};
 pub use segment::{SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};

@@ -244,7 +244,9 @@ async fn open(folder: &Path, clock: &Arc<MockClock>) -> Aggregates {
     };
     let engine = Engine::open(folder, settings, Arc::clone(clock) as Arc<dyn Clock>).await.unwrap();
     let aggregation = AggregationSettings { step_points: 50, ..AggregationSettings::default() };
-    Aggregates::open(engine, aggregation, QueryLimits::default()).unwrap()
+    let aggregates = Aggregates::open(engine, aggregation, QueryLimits::default()).unwrap();
+    aggregates.keep_resident().await.unwrap();
+    aggregates
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -57,10 +57,16 @@ struct History {
 }
 
 impl History {
-    async fn begin(expiring: bool) -> Self {
+    /// A history whose aggregates are stored one way or the other.
+    async fn begin(seed: u64, expiring: bool) -> Self {
         let noon_of_the_third = BASE + 60 * NANOS_PER_HOUR;
         let rules = if expiring { format!("{RULES}{RETENTION}") } else { RULES.to_owned() };
         let database = Database::create(&rules, noon_of_the_third).await;
+        let mut random = Random::seeded(!seed);
+        for one in WATCHED.iter().filter(|_| random.chance(50)) {
+            let rule = database.status(one.name).definition;
+            assert!(database.change(&rule, r#"{"storage": "hybrid"}"#).await, "{}", one.name);
+        }
         let rules = WATCHED.iter().map(|one| (one.name, database.status(one.name).definition));
         History {
             rules: rules.collect(),
@@ -293,7 +299,7 @@ async fn run(seed: u64, length: u64, expiring: bool) {
     let mut random = Random::seeded(seed);
     let names: Vec<&'static str> = WATCHED.iter().map(|one| one.name).collect();
     let changing: Vec<&'static str> = CHANGED.iter().map(|(_, one)| one.name).collect();
-    let mut history = History::begin(expiring).await;
+    let mut history = History::begin(seed, expiring).await;
     let mut taken: Vec<Step> = Vec::new();
     for number in 0..length {
         let step = match number {

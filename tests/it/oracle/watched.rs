@@ -17,7 +17,7 @@ databases:
         group_by: [host]
         aggregations:
           - {function: count}
-          - {field: v, function: [count, sum, mean, min, max, first, last, stddev, p90, distinct, last_time]}
+          - {field: v, function: [count, sum, mean, min, max, first, last, stddev, p90, distinct, last_time, 'histogram(0, 0.25, 0.75)']}
           - {field: n, function: [sum, mean, min, first, last]}
         refresh: {strategy: periodic, every: 10s}
       - {name: m_1h, source: m_1m, interval: 1h, refresh: {every: 1m}}
@@ -59,7 +59,7 @@ databases:
         interval: 1d
         time_column: at
         group_by: [host]
-        aggregations: [{function: count}, {field: v, function: [sum, first]}]
+        aggregations: [{function: count}, {field: v, function: [sum, first]}, {field: n, function: sum_fast}]
         refresh: {every: 10s}
       - name: at_once_1h
         source: m
@@ -111,6 +111,7 @@ const BY_HOST: &[(&str, &str)] = &[
     ("v_p90", "approx_percentile(v, 0.9)"),
     ("v_distinct", "\"distinct\"(v)"),
     ("v_last_time", "last_time(v)"),
+    ("v_histogram", "histogram(v, 0, 0.25, 0.75)"),
     ("n_sum", "sum(n)"),
     ("n_mean", "mean(n)"),
     ("n_min", "min(n)"),
@@ -193,7 +194,13 @@ pub(crate) const WATCHED: [Watched; 14] = [
         bucket: Some(("1d", "at")),
         groups: Groups::Columns(&["host"]),
         condition: "at IS NOT NULL",
-        outputs: &[("count", "count(*)"), ("v_sum", "sum(v)"), ("v_first", "first(v)")],
+        outputs: &[
+            ("count", "count(*)"),
+            ("v_sum", "sum(v)"),
+            ("v_first", "first(v)"),
+            // Of integers it does not depend on order.
+            ("n_sum_fast", "sum_fast(n)"),
+        ],
         is_scheduled: true,
         is_realtime: false,
     },
@@ -230,7 +237,7 @@ pub(crate) const WATCHED: [Watched; 14] = [
 /// levels above inherit, other buckets of a time zone, more outputs, and other points.
 pub(crate) const CHANGED: [(&str, Watched); 4] = [
     (
-        r#"{"aggregations": [{"function": "count"}, {"field": "v", "function": ["count", "sum", "mean", "min", "max", "first", "last", "stddev", "p90", "distinct", "last_time"]}, {"field": "n", "function": ["sum", "mean", "min", "first", "last", "max"]}]}"#,
+        r#"{"aggregations": [{"function": "count"}, {"field": "v", "function": ["count", "sum", "mean", "min", "max", "first", "last", "stddev", "p90", "distinct", "last_time", "histogram(0, 0.25, 0.75)"]}, {"field": "n", "function": ["sum", "mean", "min", "first", "last", "max"]}]}"#,
         by_host("m_1m", "1m"),
     ),
     (

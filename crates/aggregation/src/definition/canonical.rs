@@ -7,7 +7,7 @@ use highwater_core::schema::TIME_COLUMN;
 use super::columns::function_named;
 use super::compile::MAX_GROUPS;
 use super::rule::{AggregateRule, AggregationRule};
-use super::{Definition, Freshness, LateAfterRetention};
+use super::{Definition, Freshness, LateAfterRetention, Storage};
 
 /// The rule in canonical words: what says nothing new is left out, the rest is spelled one way.
 pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> AggregateRule {
@@ -39,6 +39,10 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
             Freshness::Exact => None,
             Freshness::Materialized => Some("materialized".to_owned()),
             Freshness::MaxStaleness(age) => Some(format!("max_staleness {}", Span::Nanos(age))),
+        },
+        storage: match definition.storage {
+            Storage::Durable => None,
+            Storage::Hybrid => Some(definition.storage.name().to_owned()),
         },
         enabled: (!definition.enabled).then_some(false),
         ..AggregateRule::default()

@@ -13,7 +13,7 @@ use super::refresh::refresh;
 use super::rule::{AggregateRule, OrderRule};
 use super::{
     AggregateId, Definition, DefinitionError, Freshness, GroupBy, LateAfterRetention, OrderBy,
-    Source, canonical, columns, hierarchy,
+    Source, Storage, canonical, columns, hierarchy,
 };
 use crate::pieces::Pieces;
 
@@ -78,6 +78,7 @@ fn parts(
     let outputs = problems.note_all(columns::outputs(rule, parent));
     let refresh = problems.note(refresh(rule.refresh.as_ref()));
     let freshness = problems.note(freshness(rule));
+    let storage = problems.note(storage(rule));
     let late = problems.note(late_after_retention(rule, parent));
     let max_groups = problems.note(max_groups(rule));
     let filter = problems.note(filter(rule));
@@ -109,6 +110,7 @@ fn parts(
         retention: retention?,
         late_after_retention: late?,
         max_groups: max_groups?,
+        storage: storage?,
         freshness: freshness?,
         enabled: rule.enabled.unwrap_or(true),
         pieces: pieces?,
@@ -126,7 +128,7 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
         value.as_deref().is_some_and(|value| known.contains(&value))
     };
     let later = [
-        (is_other(&rule.storage, &["memory", "hybrid"]), "storage", ", other than durable"),
+        (is_other(&rule.storage, &["memory"]), "storage", ", other than durable and hybrid"),
         (
             is_other(&rule.late_after_retention, &["merge"]),
             "late_after_retention",
@@ -276,15 +278,20 @@ fn max_groups(rule: &AggregateRule) -> Result<u64, DefinitionError> {
     }
 }
 
+fn storage(rule: &AggregateRule) -> Result<Storage, DefinitionError> {
+    match rule.storage.as_deref() {
+        // Memory alone is refused as a key of a later version.
+        None | Some("durable" | "memory") => Ok(Storage::Durable),
+        Some("hybrid") => Ok(Storage::Hybrid),
+        Some(other) => {
+            let reason =
+                format!("unknown value {other:?}, expected one of durable, memory, hybrid");
+            Err(DefinitionError::at("storage", reason))
+        }
+    }
+}
+
 fn freshness(rule: &AggregateRule) -> Result<Freshness, DefinitionError> {
-    let one_of = |key: &str, value: &Option<String>, known: &[&str]| match value.as_deref() {
-        Some(value) if !known.contains(&value) => Err(DefinitionError::at(
-            key,
-            format!("unknown value {value:?}, expected one of {}", known.join(", ")),
-        )),
-        _ => Ok(()),
-    };
-    one_of("storage", &rule.storage, &["durable", "memory", "hybrid"])?;
     match rule.freshness.as_deref().map(str::trim) {
         None => Ok(Freshness::Exact),
         Some(text) => match text.parse() {

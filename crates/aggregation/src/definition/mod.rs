@@ -175,6 +175,26 @@ pub enum Freshness {
     MaxStaleness(i64),
 }
 
+/// Where stored buckets live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In segments.
+    #[default]
+    Durable,
+    /// In segments, and in memory too, so that reads touch no disk.
+    Hybrid,
+}
+
+impl Storage {
+    /// As rules spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::Durable => "durable",
+            Storage::Hybrid => "hybrid",
+        }
+    }
+}
+
 /// What becomes of points older than the retention of the measurement that an aggregate reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LateAfterRetention {
@@ -223,6 +243,8 @@ pub struct Definition {
     pub late_after_retention: LateAfterRetention,
     /// Most groups in a stored piece: a refresh that finds more of them fails.
     pub max_groups: u64,
+    /// Where its stored buckets live.
+    pub storage: Storage,
     /// What reads see by default.
     pub freshness: Freshness,
     /// Whether scheduled refreshes run.

@@ -132,11 +132,12 @@ fn wrong_outputs_are_refused_with_the_reason() {
         reasons(&format!("[{{name: a, source: cpu, group_by: [host], aggregations: [{list}]}}]"))
     };
     insta::assert_snapshot!(outputs("{field: usage}"), @"aggregate a: function: must name at least one function");
-    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
-    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop");
-    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: averageish}"), @r#"aggregate a: function: unknown function "averageish"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: percentile(0.9)}"), @"aggregate a: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop");
+    insta::assert_snapshot!(outputs("{field: usage, function: p101}"), @r#"aggregate a: function: unknown function "p101"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{field: usage, function: approx_percentile(5)}"), @"aggregate a: function: function approx_percentile needs a number from 0 to 1, like approx_percentile(0.99)");
-    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop"#);
+    insta::assert_snapshot!(outputs("{field: usage, function: 'histogram(2, 1)'}"), @"aggregate a: function: function histogram needs 1 to 20 bounds that ascend, like histogram(0.1, 0.5, 1)");
+    insta::assert_snapshot!(outputs("{field: usage, function: mean(5)}"), @r#"aggregate a: function: unknown function "mean(5)"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop"#);
     insta::assert_snapshot!(outputs("{function: mean}"), @"aggregate a: field: function mean needs a field");
     insta::assert_snapshot!(outputs("{field: time, function: max}"), @"aggregate a: field: time is no field; count without field counts points");
     insta::assert_snapshot!(outputs("{field: usage, function: [min, max], as: x}"), @"aggregate a: as: names one output, but there are several functions");
@@ -220,7 +221,7 @@ fn keys_that_a_strategy_has_no_use_for_are_refused() {
 
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable");
+    insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable and hybrid");
     insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject and drop");
 }
 

@@ -8,8 +8,8 @@ use datafusion::common::{Result, exec_datafusion_err, internal_err};
 use highwater_core::{FieldType, Timestamp};
 
 use super::adapters::{
-    ApproxDistincts, ByTimes, Counters, Counts, Distincts, Extrema, FloatSums, IntegerSums, Means,
-    Quantiles, Spreads, TimeWeights,
+    ApproxDistincts, ByTimes, Counters, Counts, Distincts, Extrema, FastIntegerSums, FastSums,
+    FloatSums, Histograms, IntegerSums, Means, Quantiles, Spreads, TimeWeights,
 };
 use super::column::binary;
 use super::error::{ComputationError, undecodable};
@@ -72,6 +72,9 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Sum, FieldType::Float) => work.with::<FloatSums>(),
         (Function::Sum, FieldType::Integer) => work.with::<IntegerSums<i64>>(),
         (Function::Sum, FieldType::Unsigned) => work.with::<IntegerSums<u64>>(),
+        (Function::SumFast, FieldType::Float) => work.with::<FastSums>(),
+        (Function::SumFast, FieldType::Integer) => work.with::<FastIntegerSums<i64>>(),
+        (Function::SumFast, FieldType::Unsigned) => work.with::<FastIntegerSums<u64>>(),
         (Function::Mean, FieldType::Float) => work.with::<Means<f64>>(),
         (Function::Mean, FieldType::Integer) => work.with::<Means<i64>>(),
         (Function::Mean, FieldType::Unsigned) => work.with::<Means<u64>>(),
@@ -81,6 +84,9 @@ pub(super) fn with_adapter<W: WithAdapter>(
         (Function::Percentiles, FieldType::Float) => work.with::<Quantiles<f64>>(),
         (Function::Percentiles, FieldType::Integer) => work.with::<Quantiles<i64>>(),
         (Function::Percentiles, FieldType::Unsigned) => work.with::<Quantiles<u64>>(),
+        (Function::Histogram, FieldType::Float) => work.with::<Histograms<f64>>(),
+        (Function::Histogram, FieldType::Integer) => work.with::<Histograms<i64>>(),
+        (Function::Histogram, FieldType::Unsigned) => work.with::<Histograms<u64>>(),
         (Function::Counter, FieldType::Float) => work.with::<Counters<f64>>(),
         (Function::Counter, FieldType::Integer) => work.with::<Counters<i64>>(),
         (Function::Counter, FieldType::Unsigned) => work.with::<Counters<u64>>(),

@@ -9,6 +9,7 @@ use arrow::buffer::NullBuffer;
 use highwater_core::Timestamp;
 
 use super::adapter::{Adapter, NoAnswer};
+use super::bounds;
 use super::column::{Column, Number, downcast, for_each_row};
 use super::error::ComputationError;
 use super::fraction::Fraction;
@@ -18,8 +19,8 @@ use crate::partial::first_last::ByTime;
 use crate::partial::integer_sum::Integer;
 use crate::partial::runs::Overlap;
 use crate::partial::{
-    ApproxDistinct, Count, Counter, Distinct, ExactSum, Extremum, IntegerSum, Mean, Member,
-    Moments, Percentiles, Reading, TimeWeighted, Update,
+    ApproxDistinct, Count, Counter, Distinct, ExactSum, Extremum, FastSum, Histogram, IntegerSum,
+    Mean, Member, Moments, Percentiles, Reading, TimeWeighted, Update,
 };
 
 #[derive(Debug)]
@@ -104,6 +105,49 @@ impl<N: Number + Integer> Adapter for IntegerSums<N> {
 
 fn overflow(at: usize) -> NoAnswer {
     NoAnswer { at, error: ComputationError::IntegerOverflow { labels: Vec::new() } }
+}
+
+#[derive(Debug)]
+pub(super) struct FastSums;
+
+impl Adapter for FastSums {
+    type Partial = FastSum;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [FastSum],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<f64, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[FastSum], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let sums: Vec<_> = partials.iter().map(FastSum::finish).collect();
+        Ok(f64::array(sums.iter().map(Option::as_ref)))
+    }
+}
+
+/// Adding integers is fast as it is; the exact sum becomes a float in the end.
+#[derive(Debug)]
+pub(super) struct FastIntegerSums<N>(PhantomData<N>);
+
+impl<N: Number + Integer> Adapter for FastIntegerSums<N> {
+    type Partial = IntegerSum<N>;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [IntegerSum<N>],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        feed_numbers::<N, _>(columns, rows, partials, group_of);
+    }
+
+    fn finish(partials: &[IntegerSum<N>], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let sums: Vec<_> = partials.iter().map(IntegerSum::rounded).collect();
+        Ok(f64::array(sums.iter().map(Option::as_ref)))
+    }
 }
 
 #[derive(Debug)]
@@ -293,6 +337,35 @@ where
         let p = function.fraction().unwrap_or(Fraction::HALF).get();
         let answers: Vec<_> = partials.iter().map(|partial| partial.finish(p)).collect();
         Ok(f64::array(answers.iter().map(Option::as_ref)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Histograms<N>(PhantomData<N>);
+
+impl<N: Number> Adapter for Histograms<N> {
+    type Partial = Histogram;
+
+    fn feed(
+        columns: &[ArrayRef],
+        rows: Option<&NullBuffer>,
+        partials: &mut [Histogram],
+        group_of: impl Fn(usize) -> usize,
+    ) {
+        let Some(bounds) = bounds::of_columns(&columns[1..]) else { return };
+        let values = downcast::<arrow::array::PrimitiveArray<N::Arrow>>(&columns[0]).values();
+        for_each_row(values.len(), rows, |row| {
+            partials[group_of(row)].update(&bounds, values[row].nearest_float());
+        });
+    }
+
+    fn finish(partials: &[Histogram], _: AggregateFunction) -> Result<ArrayRef, NoAnswer> {
+        let answer = |(at, partial): (usize, &Histogram)| {
+            let error = ComputationError::DifferentBounds { labels: Vec::new() };
+            partial.finish().map_err(|_| NoAnswer { at, error })
+        };
+        let answers = partials.iter().enumerate().map(answer).collect::<Result<Vec<_>, _>>()?;
+        Ok(String::array(answers.iter().map(Option::as_ref)))
     }
 }
 

@@ -95,6 +95,9 @@ pub(super) trait Number: Column + ArrowNativeType {
 
     /// Undoes [`to_key`](Number::to_key).
     fn from_key(key: u64) -> Self;
+
+    /// The number as a float, rounded to the nearest.
+    fn nearest_float(self) -> f64;
 }
 
 impl Number for f64 {
@@ -108,6 +111,11 @@ impl Number for f64 {
     fn from_key(key: u64) -> f64 {
         f64::from_bits(key)
     }
+
+    #[inline]
+    fn nearest_float(self) -> f64 {
+        self
+    }
 }
 
 impl Number for i64 {
@@ -120,6 +128,11 @@ impl Number for i64 {
     fn from_key(key: u64) -> i64 {
         key.cast_signed()
     }
+
+    #[inline]
+    fn nearest_float(self) -> f64 {
+        self as f64
+    }
 }
 
 impl Number for u64 {
@@ -131,6 +144,11 @@ impl Number for u64 {
 
     fn from_key(key: u64) -> u64 {
         key
+    }
+
+    #[inline]
+    fn nearest_float(self) -> f64 {
+        self as f64
     }
 }
 

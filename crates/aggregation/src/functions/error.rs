@@ -28,6 +28,15 @@ pub enum ComputationError {
         /// Names and values that say where: bucket, then groups.
         labels: Vec<(String, String)>,
     },
+    /// Histograms that count between different bounds.
+    #[error(
+        "histograms of different bounds mix in one group{}; merge those of one definition only",
+        Where(labels)
+    )]
+    DifferentBounds {
+        /// Names and values that say where: bucket, then groups.
+        labels: Vec<(String, String)>,
+    },
     /// Points that are not those of one series, in order of time.
     #[error(
         "points of several series mix in one group{}; group by every tag that tells them apart",
@@ -45,6 +54,7 @@ impl ComputationError {
         match &mut self {
             ComputationError::IntegerOverflow { labels }
             | ComputationError::TooManyDistinct { labels }
+            | ComputationError::DifferentBounds { labels }
             | ComputationError::SeveralSeries { labels } => *labels = found,
         }
         self

@@ -20,6 +20,7 @@ use super::fraction::Fraction;
 use super::function::AggregateFunction;
 use super::merging::first_type;
 use super::metadata::input_of;
+use super::notes::noted;
 
 /// `f_finish`; plans made in code say what it gives, SQL learns it from the column of partials.
 pub(super) fn finish_udf(
@@ -27,12 +28,11 @@ pub(super) fn finish_udf(
     function: AggregateFunction,
     output: Option<FieldType>,
 ) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(Finish {
-        function,
-        output,
-        name: format!("{name}_finish"),
-        signature: Signature::variadic_any(Volatility::Immutable),
-    }))
+    let name = format!("{name}_finish");
+    // In plans made in code nobody looks for the name, but some read it.
+    let name = if output.is_some() { noted(function, name) } else { name };
+    let signature = Signature::variadic_any(Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(Finish { function, output, name, signature }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

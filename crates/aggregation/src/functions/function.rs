@@ -9,19 +9,18 @@ use datafusion::prelude::ident;
 use highwater_core::FieldType;
 use highwater_core::schema::TIME_COLUMN;
 
+use super::bounds::{Bounds, MOST_BOUNDS};
 use super::finish::finish_udf;
 use super::fraction::Fraction;
 use super::partials::{merge_udaf, partial_udaf};
 use super::raw;
-use crate::partial::{Function, Spread};
-
-/// Functions that have a partial, but not in this release.
-const NOT_YET: [&str; 1] = ["histogram"];
+use crate::partial::{FastSum, Function, Spread};
 
 /// What each name means, in SQL and in rule files; a function's own name comes first.
-const NAMES: [(&str, AggregateFunction); 27] = [
+const NAMES: [(&str, AggregateFunction); 29] = [
     ("count", AggregateFunction::CountField),
     ("sum", AggregateFunction::Sum),
+    ("sum_fast", AggregateFunction::SumFast),
     ("mean", AggregateFunction::Mean),
     ("avg", AggregateFunction::Mean),
     ("min", AggregateFunction::Min),
@@ -48,6 +47,8 @@ const NAMES: [(&str, AggregateFunction); 27] = [
     ("time_weighted_avg", AggregateFunction::TimeWeighted),
     // With the fraction that its calls give.
     ("approx_percentile", AggregateFunction::ApproxPercentile(Fraction::HALF)),
+    // Likewise with the bounds.
+    ("histogram", AggregateFunction::Histogram(Bounds::NONE)),
 ];
 
 /// Functions of SQL whose answers cannot be merged.
@@ -62,6 +63,8 @@ pub enum AggregateFunction {
     CountField,
     /// Exact sum.
     Sum,
+    /// Sum by plain addition of floats, which rounds every time; of integers the exact sum as a float.
+    SumFast,
     /// Exact sum divided by the count, rounded once.
     Mean,
     /// Smallest value.
@@ -86,6 +89,8 @@ pub enum AggregateFunction {
     ApproxDistinct,
     /// About the value below which this share of all values lies.
     ApproxPercentile(Fraction),
+    /// How many values lie between these bounds.
+    Histogram(Bounds),
     /// By how much a counter has grown.
     Increase,
     /// The same per second.
@@ -103,12 +108,6 @@ pub enum FunctionError {
         /// As it was written.
         name: String,
     },
-    /// A later release will have it.
-    #[error("function {name} is not supported yet; known are {}", KNOWN)]
-    NotYet {
-        /// As it was written.
-        name: String,
-    },
     /// Raw SQL only.
     #[error(
         "function {name} works in queries only, as its answers cannot be merged; known are {}",
@@ -122,7 +121,7 @@ pub enum FunctionError {
     #[error("function {function} needs a field")]
     NeedsField {
         /// Which function.
-        function: AggregateFunction,
+        function: String,
     },
     /// A percentile of what?
     #[error("function {name} needs a number from 0 to 1, like {name}(0.99)")]
@@ -130,19 +129,25 @@ pub enum FunctionError {
         /// As it was written.
         name: String,
     },
+    /// A histogram of which ranges?
+    #[error(
+        "function histogram needs 1 to {MOST_BOUNDS} bounds that ascend, like \
+         histogram(0.1, 0.5, 1)"
+    )]
+    NeedsBounds,
     /// The field's type does not fit.
     #[error("function {function} does not take a field of type {field_type}")]
     WrongType {
         /// Which function.
-        function: AggregateFunction,
+        function: String,
         /// What it was given.
         field_type: FieldType,
     },
 }
 
 const KNOWN: &str = "approx_distinct, approx_percentile(0.99), avg, count, distinct, first, \
-                     first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, \
-                     stddev_pop, sum, time_weighted_average, variance, variance_pop";
+                     first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, \
+                     p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop";
 
 impl AggregateFunction {
     /// The function of that name in a rule file, where `count` may go without a field.
@@ -157,7 +162,7 @@ impl AggregateFunction {
         match function {
             AggregateFunction::Count => Ok(function),
             function if has_field => Ok(function),
-            function => Err(FunctionError::NeedsField { function }),
+            function => Err(FunctionError::NeedsField { function: function.to_string() }),
         }
     }
 
@@ -166,6 +171,7 @@ impl AggregateFunction {
         match self {
             AggregateFunction::Count => "count",
             AggregateFunction::ApproxPercentile(_) => "approx_percentile",
+            AggregateFunction::Histogram(_) => "histogram",
             function => names().find(|(_, named)| *named == function).map_or("", |(name, _)| name),
         }
     }
@@ -175,6 +181,7 @@ impl AggregateFunction {
         match self {
             AggregateFunction::Count | AggregateFunction::CountField => Function::Count,
             AggregateFunction::Sum => Function::Sum,
+            AggregateFunction::SumFast => Function::SumFast,
             AggregateFunction::Mean => Function::Mean,
             AggregateFunction::Min => Function::Min,
             AggregateFunction::Max => Function::Max,
@@ -184,6 +191,7 @@ impl AggregateFunction {
             AggregateFunction::Distinct => Function::Distinct,
             AggregateFunction::ApproxDistinct => Function::ApproxDistinct,
             AggregateFunction::ApproxPercentile(_) => Function::Percentiles,
+            AggregateFunction::Histogram(_) => Function::Histogram,
             AggregateFunction::Increase | AggregateFunction::Rate => Function::Counter,
             AggregateFunction::TimeWeighted => Function::TimeWeighted,
         }
@@ -191,9 +199,26 @@ impl AggregateFunction {
 
     /// Whether the partials of `other`, over the same values, answer this function too.
     pub fn reads_partials_of(self, other: AggregateFunction) -> bool {
-        let is_shared = self.partial_function() == other.partial_function();
-        // A count of points is none of values.
-        self == other || is_shared && self.partial_function() != Function::Count
+        let function = self.partial_function();
+        // A count of points is none of values, and histograms have bounds.
+        let is_same_for_all = !matches!(function, Function::Count | Function::Histogram);
+        self == other || is_same_for_all && function == other.partial_function()
+    }
+
+    /// Whether the answer depends on the order in which values come and partials are merged.
+    pub fn goes_by_order(self) -> bool {
+        self == AggregateFunction::SumFast
+    }
+
+    /// Whether two stored partials, each NULL or encoded, can be of the same values: they are equal,
+    /// but for functions that go by order.
+    pub(crate) fn may_agree(self, one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) if self.goes_by_order() && one != other => {
+                FastSum::may_be_of_the_same(one, other)
+            }
+            _ => one == other,
+        }
     }
 
     /// Whether a group must be one series, as the points of several have no order of their own.
@@ -239,16 +264,18 @@ impl AggregateFunction {
         if AggregateFunction::takes(self.partial_function(), field_type) {
             Ok(())
         } else {
-            Err(FunctionError::WrongType { function: self, field_type })
+            Err(FunctionError::WrongType { function: self.to_string(), field_type })
         }
     }
 
     pub(super) fn takes(function: Function, values: FieldType) -> bool {
         match function {
             Function::Sum
+            | Function::SumFast
             | Function::Mean
             | Function::Moments
             | Function::Percentiles
+            | Function::Histogram
             | Function::Counter
             | Function::TimeWeighted => {
                 matches!(values, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
@@ -266,7 +293,9 @@ impl AggregateFunction {
     pub(super) fn fixed_output_type(self) -> Option<FieldType> {
         match self {
             function if function.counts() => Some(FieldType::Integer),
+            AggregateFunction::Histogram(_) => Some(FieldType::String),
             AggregateFunction::Mean
+            | AggregateFunction::SumFast
             | AggregateFunction::Stddev(_)
             | AggregateFunction::Variance(_)
             | AggregateFunction::ApproxPercentile(_)
@@ -304,6 +333,15 @@ impl AggregateFunction {
                 }
             }
             (AggregateFunction::ApproxPercentile(_), _) => None,
+            (AggregateFunction::Histogram(_), [_, bounds @ ..]) => {
+                let constant = |one: &Expr| match one {
+                    Expr::Literal(value, _) => Some(value.clone()),
+                    _ => None,
+                };
+                let constants: Vec<_> = bounds.iter().map(constant).collect();
+                Bounds::of_constants(constants.iter().map(Option::as_ref))
+                    .map(AggregateFunction::Histogram)
+            }
             (function, _) => Some(function),
         }
     }
@@ -331,10 +369,12 @@ impl AggregateFunction {
             (AggregateFunction::Count, _) | (_, None) => lit(1i64),
             (_, Some(name)) => Expr::Column(Column::from_name(name)),
         };
-        match self.goes_by_time() {
-            true => vec![value, ident(TIME_COLUMN)],
-            false => vec![value],
-        }
+        let more = match self {
+            AggregateFunction::Histogram(bounds) => bounds.values().map(lit).collect(),
+            _ if self.goes_by_time() => vec![ident(TIME_COLUMN)],
+            _ => Vec::new(),
+        };
+        std::iter::once(value).chain(more).collect()
     }
 
     fn fraction_argument(self) -> Option<Expr> {
@@ -360,8 +400,14 @@ pub(super) fn by_name(name: &str) -> Option<AggregateFunction> {
     names().find(|(known, _)| *known == name).map(|(_, function)| function)
 }
 
-/// The function as rule files spell it: a name, `approx_percentile(0.99)`, or `p99`.
+/// The function as rule files spell it: a name, `approx_percentile(0.99)`, `p99`, or
+/// `histogram(0.1, 1)`.
 fn spelled(name: &str) -> Result<AggregateFunction, FunctionError> {
+    if let Some(arguments) = name.strip_prefix("histogram") {
+        let bounds = arguments.trim().strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+        let bounds = bounds.and_then(Bounds::parse).ok_or(FunctionError::NeedsBounds);
+        return bounds.map(AggregateFunction::Histogram);
+    }
     let needs_fraction = || FunctionError::NeedsFraction { name: "approx_percentile".to_owned() };
     let percentile = AggregateFunction::ApproxPercentile;
     if let Some(fraction) = Fraction::of_short(name) {
@@ -380,9 +426,7 @@ fn spelled(name: &str) -> Result<AggregateFunction, FunctionError> {
 
 fn unknown(name: &str) -> FunctionError {
     let name = name.to_owned();
-    if NOT_YET.contains(&&*name) {
-        FunctionError::NotYet { name }
-    } else if NOT_MERGEABLE.contains(&&*name) {
+    if NOT_MERGEABLE.contains(&&*name) {
         FunctionError::NotMergeable { name }
     } else {
         FunctionError::Unknown { name }
@@ -391,62 +435,17 @@ fn unknown(name: &str) -> FunctionError {
 
 impl fmt::Display for AggregateFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.fraction() {
-            Some(fraction) => write!(f, "{}({fraction})", self.name()),
-            None => f.write_str(self.name()),
+        match self {
+            AggregateFunction::ApproxPercentile(fraction) => {
+                write!(f, "{}({fraction})", self.name())
+            }
+            AggregateFunction::Histogram(bounds) if *bounds != Bounds::NONE => {
+                write!(f, "{}({bounds})", self.name())
+            }
+            _ => f.write_str(self.name()),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_rule_files() {
-        assert_eq!(AggregateFunction::named("count", false), Ok(AggregateFunction::Count));
-        assert_eq!(AggregateFunction::named("count", true), Ok(AggregateFunction::CountField));
-        assert_eq!(AggregateFunction::named("avg", true), Ok(AggregateFunction::Mean));
-        for (name, function) in names() {
-            if function.fraction().is_none() {
-                assert_eq!(AggregateFunction::named(name, true), Ok(function));
-            }
-            assert_eq!(by_name(function.name()), Some(function), "{name}");
-        }
-        let error =
-            |name, has_field| AggregateFunction::named(name, has_field).unwrap_err().to_string();
-        assert_eq!(error("sum", false), "function sum needs a field");
-        assert!(
-            error("total", true)
-                .starts_with("unknown function \"total\"; known are approx_distinct, ")
-        );
-        assert!(error("histogram", true).contains("not supported yet"));
-        let p99 = AggregateFunction::ApproxPercentile(Fraction::new(0.99).unwrap());
-        for spelling in ["p99", "approx_percentile(0.99)", "approx_percentile ( .99 )"] {
-            assert_eq!(AggregateFunction::named(spelling, true), Ok(p99), "{spelling}");
-        }
-        assert_eq!(
-            (p99.to_string(), p99.suffix()),
-            ("approx_percentile(0.99)".into(), "p99".into())
-        );
-        for spelling in ["approx_percentile", "approx_percentile(2)", "approx_percentile(x)"] {
-            assert!(error(spelling, true).contains("needs a number from 0 to 1"), "{spelling}");
-        }
-        assert!(error("percentile_cont", true).contains("queries only"));
-    }
-
-    #[test]
-    fn types_are_checked() {
-        assert!(AggregateFunction::Sum.accepts(FieldType::Unsigned).is_ok());
-        let error = AggregateFunction::Mean.accepts(FieldType::String).unwrap_err();
-        assert_eq!(error.to_string(), "function mean does not take a field of type string");
-        assert!(AggregateFunction::Last.accepts(FieldType::Boolean).is_ok());
-        assert_eq!(AggregateFunction::Max.output_type(Some(FieldType::String)), FieldType::String);
-        assert_eq!(AggregateFunction::Mean.output_type(Some(FieldType::Integer)), FieldType::Float);
-        let last_time = AggregateFunction::LastTime;
-        assert_eq!(last_time.output_type(Some(FieldType::String)), FieldType::Timestamp);
-        let error = AggregateFunction::Stddev(Spread::Population).accepts(FieldType::Boolean);
-        let error = error.unwrap_err().to_string();
-        assert_eq!(error, "function stddev_pop does not take a field of type boolean");
-    }
-}
+mod tests;

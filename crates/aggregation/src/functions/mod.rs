@@ -11,15 +11,16 @@
 //!
 //! `first`, `last`, the times of both, `increase`, `rate` and `time_weighted_average` take the time as second argument; in SQL it may be left out
 //! and is then the column `time` beside the value. `approx_percentile` and its finish take the fraction
-//! as second argument. The NULL partial is the partial of nothing.
+//! as second argument, `histogram` and its partial the bounds behind the value. The NULL partial is the partial of nothing.
 //! Functions with one partial (`stddev` and `variance`, `last` and `last_time`) finish each other's.
 //!
-//! Reading order: [`function`] (names, types, expressions), `fraction`, `adapter` and `adapters` (arrays to
+//! Reading order: [`function`] (names, types, expressions), `fraction`, `bounds`, `adapter` and `adapters` (arrays to
 //! partials and back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
 //! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
 mod adapter;
 mod adapters;
+mod bounds;
 mod column;
 mod distinct;
 mod error;
@@ -29,6 +30,7 @@ pub mod function;
 mod groups;
 mod merging;
 mod metadata;
+mod notes;
 mod overflow_labels;
 mod own;
 mod partials;
@@ -50,6 +52,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::partial::Function;
 
+pub use bounds::{Bounds, MOST_BOUNDS};
 pub use error::ComputationError;
 pub(crate) use error::through_a_plan;
 pub use fraction::Fraction;

@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::AggregateFunctionParams;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
-    Volatility,
+    Volatility, udaf_default_display_name,
 };
 use datafusion::physical_expr::expressions::Literal;
 
 use super::adapter::{WithAdapter, with_adapter};
+use super::bounds::check_call;
 use super::column::field_type_of;
 use super::fraction::Fraction;
 use super::function::{AggregateFunction, names};
 use super::groups::{Gives, MakeGroups, Reads};
+use super::notes::noted;
 use super::partials::coerced;
 use super::raw::state_field;
 use super::single::MakeSingle;
@@ -39,7 +42,7 @@ fn is_own(function: AggregateFunction) -> bool {
     )
 }
 
-/// `f(x)`, for `first` and `last` `f(x, time)`, for percentiles `f(x, p)`.
+/// `f(x)`, for `first` and `last` `f(x, time)`, for percentiles `f(x, p)`, for histograms `f(x, bounds..)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Own {
     name: &'static str,
@@ -64,6 +67,7 @@ impl Own {
         let Some(values) = field_type_of(args.expr_fields[0].data_type()) else {
             return plan_err!("{} does not take {}", self.name, args.expr_fields[0]);
         };
+        check_call(self.function, args)?;
         let make = make(Reads::Values, Gives::Answers(self.called(args)?));
         with_adapter(self.function.partial_function(), values, make)
     }
@@ -88,6 +92,10 @@ impl Own {
 impl AggregateUDFImpl for Own {
     fn name(&self) -> &str {
         self.name
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        Ok(noted(self.function, udaf_default_display_name(self, params)?))
     }
 
     fn signature(&self) -> &Signature {

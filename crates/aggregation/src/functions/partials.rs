@@ -4,24 +4,28 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, plan_err};
+use datafusion::logical_expr::expr::AggregateFunctionParams;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature,
-    Volatility,
+    Volatility, udaf_default_display_name,
 };
 use highwater_core::FieldType;
 use highwater_core::schema::time_data_type;
 
 use super::adapter::{WithAdapter, with_adapter};
+use super::bounds::check_call;
 use super::column::field_type_of;
 use super::function::AggregateFunction;
 use super::groups::{Gives, MakeGroups, Reads};
 use super::merging::{Growing, Merging, MergingGroups, Moving};
 use super::metadata::{input_of, partial_field};
+use super::notes::noted;
 use super::raw::state_field;
 use super::single::MakeSingle;
 use super::sliding::MakeSliding;
+use crate::partial::Function;
 
 /// `f_partial(x)`, for `first` and `last` `f_partial(x, time)`.
 pub(super) fn partial_udaf(name: &str, function: AggregateFunction) -> Arc<AggregateUDF> {
@@ -39,6 +43,19 @@ pub(super) fn merge_udaf(name: &str, function: AggregateFunction) -> Arc<Aggrega
 /// until it is filled in.
 pub(super) fn coerced(function: AggregateFunction, types: &[DataType]) -> Result<Vec<DataType>> {
     match types {
+        [value, bounds @ ..] if function.partial_function() == Function::Histogram => {
+            let is_number = |t: &&DataType| t.is_numeric() || t.is_null();
+            match bounds.iter().find(|bound| !is_number(bound)) {
+                Some(other) => plan_err!("the bounds of a histogram are numbers, not {other}"),
+                None if bounds.is_empty() => plan_err!(
+                    "histogram takes its bounds behind the value: histogram(x, 0.1, 0.5, 1)"
+                ),
+                None => {
+                    let value = value_type(function, value)?;
+                    Ok([vec![value], vec![DataType::Float64; bounds.len()]].concat())
+                }
+            }
+        }
         [value] => Ok(vec![value_type(function, value)?]),
         [value, DataType::Timestamp(_, _) | DataType::Null] if function.goes_by_time() => {
             Ok(vec![value_type(function, value)?, time_data_type()])
@@ -94,6 +111,7 @@ impl Partials {
         let input = &args.expr_fields[0];
         let (reads, values) = match self.stage {
             Stage::Points => {
+                check_call(self.function, args)?;
                 (Reads::Values, field_type_of(input.data_type()).unwrap_or(FieldType::Float))
             }
             // The same for every type of values.
@@ -110,6 +128,10 @@ impl Partials {
 impl AggregateUDFImpl for Partials {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        Ok(noted(self.function, udaf_default_display_name(self, params)?))
     }
 
     fn signature(&self) -> &Signature {

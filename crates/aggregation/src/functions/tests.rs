@@ -20,6 +20,7 @@ use super::*;
 use crate::partial::Spread;
 
 mod counters;
+mod fast;
 mod sets;
 mod spread;
 

@@ -216,9 +216,11 @@ pub(crate) async fn compute(
     let done = batch.pieces.subtract(&after.map(TimeRanges::from).unwrap_or_default());
     let starts: BTreeSet<i64> = rows.iter().flat_map(piece_starts).copied().collect();
     let starts = starts.into_iter().filter(|start| done.contains(Timestamp::from_nanos(*start)));
+    let computed = rows.iter().map(|rows| rows.num_rows() as u64).sum();
     let cost = Cost {
         buckets: buckets_of(aggregate, starts).len() as u64,
-        rows: rows.iter().map(|rows| rows.num_rows() as u64).sum(),
+        rows: computed,
+        rows_changed: computed,
         points_scanned,
         revisions: 0,
         duration_ms: watch.elapsed_ms(),
@@ -226,6 +228,7 @@ pub(crate) async fn compute(
     let mut progress = applied_with(reader, aggregate, batch.before, &done);
     progress.buckets_recomputed += cost.buckets;
     progress.rows_recomputed += cost.rows;
+    progress.rows_changed += cost.rows_changed;
     let replacement = computing.replacement((&batch.pieces, &TimeRanges::none()), &rows)?;
     job.processed_rows += batch.rows.unwrap_or(points_scanned);
     job.total_rows = job.total_rows.max(job.processed_rows);

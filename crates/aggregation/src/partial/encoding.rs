@@ -42,11 +42,15 @@ pub enum Function {
     Counter = 12,
     /// See [`TimeWeighted`](super::TimeWeighted).
     TimeWeighted = 13,
+    /// See [`FastSum`](super::FastSum); over integers, [`IntegerSum`](super::IntegerSum).
+    SumFast = 14,
+    /// See [`Histogram`](super::Histogram).
+    Histogram = 15,
 }
 
 impl Function {
     /// Every function with a partial.
-    pub const ALL: [Function; 13] = [
+    pub const ALL: [Function; 15] = [
         Function::Count,
         Function::Sum,
         Function::Mean,
@@ -60,6 +64,8 @@ impl Function {
         Function::Percentiles,
         Function::Counter,
         Function::TimeWeighted,
+        Function::SumFast,
+        Function::Histogram,
     ];
 
     /// The name of the partial; that of a function in SQL, where only one has it.
@@ -78,6 +84,8 @@ impl Function {
             Function::Percentiles => "approx_percentile",
             Function::Counter => "counter",
             Function::TimeWeighted => "time_weighted_average",
+            Function::SumFast => "sum_fast",
+            Function::Histogram => "histogram",
         }
     }
 }
@@ -90,8 +98,10 @@ impl Function {
             | Function::Mean
             | Function::Moments
             | Function::ApproxDistinct
-            | Function::Percentiles => false,
+            | Function::Percentiles
+            | Function::Histogram => false,
             Function::Sum
+            | Function::SumFast
             | Function::Min
             | Function::Max
             | Function::First

@@ -48,6 +48,11 @@ impl<N: Integer> IntegerSum<N> {
     pub fn finish(&self) -> Result<Option<N>, Overflow> {
         if self.seen { N::try_from(self.total).map(Some).map_err(|_| Overflow) } else { Ok(None) }
     }
+
+    /// The sum as the nearest float; `None` of nothing.
+    pub fn rounded(&self) -> Option<f64> {
+        self.seen.then_some(self.total as f64)
+    }
 }
 
 impl<N: Integer> Update<N> for IntegerSum<N> {

@@ -1,5 +1,7 @@
 //! Laws that every partial keeps, and the bytes that must never change.
 
+use std::sync::Arc;
+
 use highwater_core::{FieldType, Timestamp};
 use proptest::prelude::*;
 
@@ -105,6 +107,8 @@ proptest! {
         })?;
         keeps_the_laws::<Percentiles, f64>(&floats, cuts, Percentiles::update)?;
         keeps_the_laws::<Percentiles, i64>(&integers, cuts, Percentiles::update)?;
+        let bounds = Arc::from([-1.0, 0.0, 1e9]);
+        keeps_the_laws(&floats, cuts, |p: &mut Histogram, v| p.update(&bounds, v))?;
     }
 
     #[test]
@@ -123,9 +127,30 @@ proptest! {
         keeps_the_laws(&apart, cuts, |p: &mut Counter<f64>, (at, (_, v))| p.update(at, v))?;
     }
 
+    /// The laws but for the order: what is merged in another one is close.
+    #[test]
+    fn fast_sums(floats in floats(), near in prop::collection::vec(0.0f64..1e6, 0..50), cuts: Cuts) {
+        let sum = |values: &[f64]| fed(values, FastSum::update);
+        for values in [&floats, &near] {
+            let (a, b) = values.split_at(cuts.0.index(values.len() + 1));
+            let (a, b, whole) = (sum(a), sum(b), sum(values));
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(&merged(&whole, &FastSum::default()), &whole);
+            prop_assert_eq!(whole.is_empty(), values.is_empty());
+            prop_assert_eq!(FastSum::decode(&bytes_of(&whole)), Ok(whole));
+        }
+        let (a, rest) = near.split_at(cuts.0.index(near.len() + 1));
+        let (b, c) = rest.split_at(cuts.1.index(rest.len() + 1));
+        let any = merged(&merged(&sum(c), &sum(a)), &sum(b)).finish();
+        let exact = fed(&near, ExactSum::update).finish();
+        let is_close = any.zip(exact).is_none_or(|(any, exact)| (any - exact).abs() <= exact * 1e-12);
+        prop_assert!(is_close, "{any:?} for {exact:?}");
+        prop_assert_eq!(any.is_some(), exact.is_some());
+    }
+
     #[test]
     fn any_bytes_decode_or_do_not(
-        first in prop_oneof![any::<u8>(), 0x21u8..0x2e],
+        first in prop_oneof![any::<u8>(), 0x21u8..0x30],
         second: u8,
         body: Vec<u8>,
     ) {
@@ -133,6 +158,8 @@ proptest! {
         for bytes in [bytes.as_slice(), &bytes[..1], &[]] {
             decodes_totally::<Count>(bytes)?;
             decodes_totally::<ExactSum>(bytes)?;
+            decodes_totally::<FastSum>(bytes)?;
+            decodes_totally::<Histogram>(bytes)?;
             decodes_totally::<IntegerSum<i64>>(bytes)?;
             decodes_totally::<IntegerSum<u64>>(bytes)?;
             decodes_totally::<Mean>(bytes)?;
@@ -257,6 +284,22 @@ fn golden_bytes_of_ends() {
         hex(&fed(&["b"], |p: &mut Last<String>, v| p.update(at, v))),
         "2705000065011710a61762"
     );
+}
+
+/// As [`golden_bytes`].
+#[test]
+fn golden_bytes_of_fast_sums_and_histograms() {
+    let sum = |values: &[f64]| hex(&fed(values, FastSum::update));
+    assert_eq!(sum(&[]), "2ef1");
+    assert_eq!(sum(&[1.5, 1.0]), "2e01020000000000000440");
+    assert_eq!(sum(&[-0.0]), "2e01010000000000000080");
+    assert_eq!(sum(&[f64::NAN; 300]), "2e01ac02000000000000f87f");
+    let bounds: Arc<[f64]> = Arc::from([1.0, 2.5]);
+    let counted: Histogram = fed(&[0.0, 1.0, 2.0, 7.0], |p, v| Histogram::update(p, &bounds, v));
+    assert_eq!(hex(&counted), "2f0002000000000000f03f0000000000000440010201");
+    assert_eq!(hex(&Histogram::default()), "2ff0");
+    let other: Histogram = fed(&[0.0], |p, v| Histogram::update(p, &Arc::from([0.5]), v));
+    assert_eq!(hex(&merged(&counted, &other)), "2f10");
 }
 
 /// As [`golden_bytes`].

@@ -3,11 +3,11 @@
 //! `update` sees one value, `merge` another partial, `finish` gives the answer; `encode` and
 //! `decode` are the way to disk and back (`docs/format/partials.md`). Merging is associative and
 //! commutative and never depends on how the values were split, so a rollup of a rollup equals
-//! the function over the points, bit for bit. NULLs are the caller's to skip.
+//! the function over the points, bit for bit; [`fast_sum`] alone gives that up for speed. NULLs are the caller's to skip.
 //!
-//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`mean`], [`moments`],
+//! Reading order: [`encoding`], [`count`], [`integer_sum`], [`exact_sum`], [`fast_sum`], [`mean`], [`moments`],
 //! [`value`], [`extrema`], [`first_last`], [`member`], [`distinct`], [`approx_distinct`], [`percentiles`],
-//! [`runs`], [`counter`], [`time_weighted`].
+//! [`histogram`], [`runs`], [`counter`], [`time_weighted`].
 
 pub mod approx_distinct;
 pub mod count;
@@ -16,7 +16,9 @@ pub mod distinct;
 pub mod encoding;
 pub mod exact_sum;
 pub mod extrema;
+pub mod fast_sum;
 pub mod first_last;
+pub mod histogram;
 pub mod integer_sum;
 pub mod mean;
 pub mod member;
@@ -38,7 +40,9 @@ pub use distinct::{Distinct, MOST_DISTINCT, TooMany};
 pub use encoding::{DecodeError, Function, Header};
 pub use exact_sum::ExactSum;
 pub use extrema::{Extremum, Max, Min};
+pub use fast_sum::FastSum;
 pub use first_last::{First, Last};
+pub use histogram::{DifferentBounds, Histogram};
 pub use integer_sum::{IntegerSum, Overflow};
 pub use mean::Mean;
 pub use member::Member;

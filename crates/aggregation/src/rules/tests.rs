@@ -87,7 +87,7 @@ fn every_error_has_its_line_and_key() {
     let wrong =
         ORDERS.replace("interval: 1d", "interval: 0d").replace("function: sum", "function: total");
     assert_snapshot!(refused(&wrong), @r#"
-    rules/a.yml:12: aggregate order_stats.daily_totals: function: unknown function "total"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop
+    rules/a.yml:12: aggregate order_stats.daily_totals: function: unknown function "total"; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop
     rules/a.yml:11: aggregate order_stats.daily_totals: interval: "0d" must be longer than zero and shorter than 292 years
     "#);
     let wrong = ORDERS.replace("source: orders", "limit: some");
@@ -205,7 +205,7 @@ databases:
     assert_snapshot!(refused(wrong), @"rules/a.yml:12: group_by: unknown key, expected one of source, target, interval, fields, where, allowed_lateness, refresh, storage, retention, late_after_retention, max_groups, freshness, enabled, timezone, offset, week_start");
     assert_snapshot!(refused(&wrong.replace(", group_by: [host]", "")), @r"
     rules/a.yml:6: aggregate system.x: target: a schema named system exists already
-    rules/a.yml:10: aggregate system.x: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, time_weighted_average, variance, variance_pop
+    rules/a.yml:10: aggregate system.x: function: function percentile works in queries only, as its answers cannot be merged; known are approx_distinct, approx_percentile(0.99), avg, count, distinct, first, first_time, histogram(0.1, 1), increase, last, last_time, max, mean, min, p99, rate, stddev, stddev_pop, sum, sum_fast, time_weighted_average, variance, variance_pop
     rules/a.yml:11: aggregate y: fields: must not be empty; list what to compute, like {field: usage, function: mean}
     rules/a.yml:12: aggregate z: fields: must not be empty; list what to compute, like {field: usage, function: mean}
     ");

@@ -171,7 +171,8 @@ async fn a_sum_is_a_partial_in_sql_too() {
 async fn functions_of_every_level_equal_those_over_points() {
     let fixture = Fixture::open().await;
     let functions = r#"["stddev","variance_pop","first_time","last_time","distinct",
-        "approx_distinct","p50","approx_percentile(0.99)","increase","rate","time_weighted_average"]"#;
+        "approx_distinct","p50","approx_percentile(0.99)","increase","rate","time_weighted_average",
+        "histogram(1, 2.5, 1e9)"]"#;
     fixture
         .define(&format!(
             r#"{{"name":"cpu_1m","source":"cpu","interval":"1m","group_by":"*",
@@ -191,10 +192,10 @@ async fn functions_of_every_level_equal_those_over_points() {
     let raw = "stddev(usage), variance_pop(usage), first_time(usage), last_time(usage), \
                count(DISTINCT usage), approx_distinct(usage), approx_percentile(usage, 0.5), \
                approx_percentile(usage, 0.99), increase(usage), rate(usage), \
-               time_weighted_avg(usage)";
+               time_weighted_avg(usage), histogram(usage, 1, 2.5, 1e9)";
     let outputs = "usage_stddev, usage_variance_pop, usage_first_time, usage_last_time, \
                    usage_distinct, usage_approx_distinct, usage_p50, usage_p99, usage_increase, \
-                   usage_rate, usage_time_weighted_average";
+                   usage_rate, usage_time_weighted_average, usage_histogram";
     let hours = format!(
         "SELECT time_bucket('1h', time) AS t, host, {raw} FROM cpu GROUP BY t, host ORDER BY t, host"
     );

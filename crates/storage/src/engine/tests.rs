@@ -18,6 +18,8 @@ mod points;
 mod quarantine;
 #[path = "recovery.rs"]
 mod recovery;
+#[path = "resident.rs"]
+mod resident;
 #[path = "rollups.rs"]
 mod rollups;
 

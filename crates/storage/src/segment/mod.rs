@@ -3,7 +3,7 @@
 //! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
 //! share a segment, [`writer`] encodes them, [`store`] keeps the files and [`checksums`] tell
 //! whether they are sound, [`reader`] reads what [`prune`] leaves, [`blocks`] that
-//! were decoded are kept for a while, [`last_points`] are kept ready.
+//! were decoded are kept for a while, those of [`resident`] segments as long as they live, [`last_points`] are kept ready.
 
 mod blocks;
 mod bounds;
@@ -15,6 +15,7 @@ pub(crate) mod last_points;
 mod path;
 mod prune;
 pub(crate) mod reader;
+mod resident;
 mod row_ranges;
 pub(crate) mod selection;
 pub(crate) mod sort;

@@ -1,9 +1,10 @@
 //! Reading a segment: only the row groups, pages and columns that are needed.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions, RecordBatchReader};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
@@ -27,7 +28,8 @@ use crate::error::StorageError;
 /// Rows per batch.
 pub(crate) const BATCH_ROWS: usize = 8 * 1024;
 
-/// Where only some series or tags are wanted, row groups of which no more rows than these have to be
+/// Segments that stay in memory are read by blocks, as is this: where only some series or tags are
+/// wanted, row groups of which no more rows than these have to be
 /// decoded are read by blocks, which are kept.
 const FEW_ROWS: usize = 4 * BLOCK_ROWS;
 
@@ -122,7 +124,8 @@ impl SegmentReader {
         let rows = plan.rows.clone();
         let rows = rows.unwrap_or_else(|| RowRanges::first(rows_of(footer, group)));
         let selects = self.selection.series.is_some() || !self.selection.tags.is_empty();
-        if selects && rows.rows() <= FEW_ROWS {
+        let is_resident = self.segment.resident().is_some();
+        if is_resident || selects && rows.rows() <= FEW_ROWS {
             let batches = blocks(&self.segment, footer, group, &columns, &rows).await?;
             return Ok(Some(GroupRows::Decoded(batches.into_iter())));
         }
@@ -179,15 +182,54 @@ async fn block(
     rows: &Range<usize>,
     columns: &[usize],
 ) -> Result<Arc<Block>, StorageError> {
+    if let Some(block) = segment.resident().and_then(|rows| rows.block(group, number).cloned()) {
+        return Ok(block);
+    }
     let key = (segment.meta().path.clone(), group, number);
     let kept = segment.blocks().get(&key);
     let missing: Vec<usize> = columns.iter().copied().filter(|at| !kept.contains_key(at)).collect();
     if missing.is_empty() {
         return Ok(kept);
     }
+    let decoded = decode_block(segment, footer, group, rows, &missing).await?;
+    let mut block = Block::clone(&kept);
+    block.extend(missing.into_iter().zip(decoded));
+    let block = Arc::new(block);
+    segment.blocks().put(key, Arc::clone(&block));
+    Ok(block)
+}
+
+/// All blocks of a segment with all columns, by row group and number.
+pub(super) async fn all_blocks(
+    segment: &SegmentHandle,
+    footer: &Footer,
+) -> Result<BTreeMap<(usize, usize), Arc<Block>>, StorageError> {
+    let columns: Vec<usize> = (0..footer.arrow().schema().fields().len()).collect();
+    let mut blocks = BTreeMap::new();
+    for group in 0..footer.row_groups() {
+        let all = rows_of(footer, group);
+        for number in blocks_of(&(0..all)) {
+            let start = number * BLOCK_ROWS;
+            let rows = start..all.min(start + BLOCK_ROWS);
+            let decoded = decode_block(segment, footer, group, &rows, &columns).await?;
+            let block = columns.iter().copied().zip(decoded).collect();
+            blocks.insert((group, number), Arc::new(block));
+        }
+    }
+    Ok(blocks)
+}
+
+/// These columns of the rows of a block.
+async fn decode_block(
+    segment: &SegmentHandle,
+    footer: &Footer,
+    group: usize,
+    rows: &Range<usize>,
+    columns: &[usize],
+) -> Result<Vec<ArrayRef>, StorageError> {
     let mut range = RowRanges::default();
     range.push(rows.clone());
-    let part = Part { group, columns: &missing, rows: Some(&range), series: None };
+    let part = Part { group, columns, rows: Some(&range), series: None };
     let is_short = || segment.corrupt(0, format!("rows of row group {group} are missing"));
     let reader = decode(segment, footer, part).await?.ok_or_else(is_short)?;
     let schema = reader.schema();
@@ -197,13 +239,7 @@ async fn block(
     if batch.num_rows() != rows.len() {
         return Err(is_short());
     }
-    let mut block = Block::clone(&kept);
-    for (at, column) in missing.iter().zip(batch.columns()) {
-        block.insert(*at, compact(column)?);
-    }
-    let block = Arc::new(block);
-    segment.blocks().put(key, Arc::clone(&block));
-    Ok(block)
+    Ok(batch.columns().iter().map(compact).collect::<Result<_, _>>()?)
 }
 
 /// A reader of a part of a row group; `None` if no row is left.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use highwater_core::{MeasurementId, Schema, Timestamp};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
@@ -21,6 +21,7 @@ use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
 use super::last_points::{self, LastPoints};
 use super::path::segment_path;
+use super::resident::ResidentRows;
 use super::sort::{sort_rows, split_by_window};
 use super::writer::{
     BLOCK_CHECKSUMS_KEY, EncodedSegment, FIRST_TAG_KEYS_KEY, FORMAT_KEY, FORMAT_VERSION,
@@ -174,7 +175,12 @@ impl SegmentStore {
     /// A handle to a segment that is stored. There should be one per segment.
     pub(crate) fn handle(self: &Arc<Self>, meta: Arc<SegmentMeta>) -> Arc<SegmentHandle> {
         let store = Arc::clone(self);
-        Arc::new(SegmentHandle { meta, store, removal: OnceLock::new() })
+        Arc::new(SegmentHandle {
+            meta,
+            store,
+            removal: OnceLock::new(),
+            resident: RwLock::default(),
+        })
     }
 
     /// Deletes the files of removed segments whose last handle is gone, and says how many. If some
@@ -212,6 +218,7 @@ pub(crate) struct SegmentHandle {
     meta: Arc<SegmentMeta>,
     store: Arc<SegmentStore>,
     removal: OnceLock<Removal>,
+    pub(super) resident: RwLock<Option<Arc<ResidentRows>>>,
 }
 
 impl SegmentHandle {
@@ -233,6 +240,7 @@ impl SegmentHandle {
 
     /// The next reader reads the file itself, not what is kept of it in memory or in a copy.
     pub(crate) fn forget_cached(&self) {
+        self.let_go();
         self.store.footers.forget(&self.meta.path);
         self.store.last_points.forget(&self.meta.path);
         self.store.blocks.forget(&self.meta.path);
@@ -250,6 +258,9 @@ impl SegmentHandle {
     /// [`StorageError::Corrupt`] or [`StorageError::Parquet`] if the file is missing, has not its
     /// size, is damaged or has an unknown format; [`StorageError::Io`] if it cannot be read.
     pub(crate) async fn footer(&self) -> Result<Arc<Footer>, StorageError> {
+        if let Some(rows) = self.resident() {
+            return Ok(Arc::clone(rows.footer()));
+        }
         if let Some(footer) = self.store.footers.get(&self.meta.path) {
             return Ok(footer);
         }
@@ -452,6 +463,11 @@ impl Footer {
     /// As Parquet has it, page index included.
     pub(crate) fn parquet(&self) -> &ParquetMetaData {
         self.arrow.metadata()
+    }
+
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Number of row groups.
