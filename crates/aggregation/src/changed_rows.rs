@@ -23,13 +23,15 @@ pub(crate) fn changed_rows(
     let mut changed: BTreeMap<i64, u64> = BTreeMap::new();
     if old.is_empty() {
         // A first computation is long, and needs no hashes.
-        for start in new.iter().flat_map(|batch| piece_starts(batch)) {
+        for start in new.iter().flat_map(piece_starts) {
             *changed.entry(*start).or_default() += 1;
         }
         return Ok(changed);
     }
     let mut before: HashMap<u64, Hashed> = HashMap::new();
-    for_each_row(old, keys, |key, row| drop(before.insert(key, row)))?;
+    for_each_row(old, keys, |key, row| {
+        before.insert(key, row);
+    })?;
     for_each_row(new, keys, |key, row| {
         if before.remove(&key).is_none_or(|old| old.values != row.values) {
             *changed.entry(row.start).or_default() += 1;
