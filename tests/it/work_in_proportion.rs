@@ -173,3 +173,42 @@ fn s000_15_restarts_and_merges_do_not_hide_changes() {
     refresh(&server, 3);
     check_all(&server);
 }
+
+#[test]
+fn s000_15_a_late_point_that_has_expired_since_is_not_forgotten() {
+    let server = with_rules(
+        "
+databases:
+  t:
+    aggregates:
+      - name: cpu_1m
+        source: cpu
+        interval: 1m
+        group_by: [host]
+        aggregations: [{field: usage, function: count}]
+        refresh: {strategy: periodic, every: 1s}
+      - {name: cpu_1h, source: cpu_1m, interval: 1h, refresh: {strategy: on_demand}}
+    retention: [{measurement: cpu, keep: 1d}]
+",
+    );
+    server.clock("2024-01-01T23:00:00Z");
+    let evening = START + 20 * 3_600;
+    let mut lines = String::new();
+    for (host, minute) in (0..8).flat_map(|host| (0..60).map(move |minute| (host, minute))) {
+        writeln!(lines, "cpu,host=h{host} usage=1 {}", evening + minute * 60).unwrap();
+    }
+    server.w("s", &lines);
+    server.drain();
+    server.post("/api/v1/aggregates/cpu_1h/refresh").expect(200);
+    server.post("/api/v1/flush").expect(204);
+    server.w("s", &format!("cpu,host=h1 usage=1 {}", evening + 1));
+    server.drain();
+    server.clock("2024-01-05T00:00:00Z");
+    server.drain();
+    assert_eq!(server.q("SELECT count(*) FROM cpu"), "0");
+    server.post("/api/v1/aggregates/cpu_1h/refresh").expect(200);
+    for name in ["cpu_1m", "cpu_1h"] {
+        let sql = format!("SELECT sum(usage_count) AS points FROM {name}");
+        assert_eq!(same_stored_and_exact(&server, &sql), "points\n481\n", "{name}");
+    }
+}

@@ -46,6 +46,10 @@ pub(crate) async fn touched(
     if !root.has_only_gained_since(since) {
         return Ok(None);
     }
+    // An aggregate over an aggregate may still have to follow points that have expired meanwhile.
+    if times.overlaps(TimeRange::before(root.floor())) {
+        return Ok(None);
+    }
     let tags: Vec<Arc<str>> = resolved.groups.iter().map(|one| Arc::clone(&one.name)).collect();
     if !tags.iter().all(|tag| root.schema().tag_position(tag).is_some()) {
         return Ok(None);
