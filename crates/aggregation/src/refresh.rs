@@ -166,7 +166,7 @@ pub(crate) async fn compute(
 }
 
 /// The closed buckets of the changed pieces. What has no watermark was closed if it was stored.
-fn restated_by(
+pub(crate) fn restated_by(
     reader: &Reader,
     aggregate: &Aggregate,
     stored: &TimeRanges,

@@ -150,8 +150,8 @@ impl AggregateStatus {
         if let Some(shadow) = reader.catalog().shadow(&self.name) {
             let of_job = shadow.job.as_ref().and_then(|job| job.error_message.clone());
             let last_error = of_job.or_else(|| run.and_then(|run| run.last_error.clone()));
-            let is_failing = last_error.is_some() || self.status == "failing";
-            self.status = if is_failing { "failing" } else { "building" };
+            let has_failed = last_error.is_some() || self.status == "failed";
+            self.status = if has_failed { "failed" } else { "building" };
             self.building = Some(BuildingStatus {
                 version: shadow.document.version,
                 definition: shadow.document.rule.clone(),

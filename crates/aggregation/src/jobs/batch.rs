@@ -35,7 +35,7 @@ use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted, joined};
 use crate::group_limit::check_groups;
 use crate::plan::Occasion;
-use crate::refresh::{Computed, Computing, Cost, buckets_of, piece_starts, run};
+use crate::refresh::{Computed, Computing, Cost, buckets_of, piece_starts, restated_by, run};
 use crate::steps::in_steps;
 
 /// What a batch reads.
@@ -215,7 +215,10 @@ pub(crate) async fn compute(
     let after = batch.after.map(|after| after.piece());
     let done = batch.pieces.subtract(&after.map(TimeRanges::from).unwrap_or_default());
     let starts: BTreeSet<i64> = rows.iter().flat_map(piece_starts).copied().collect();
-    let starts = starts.into_iter().filter(|start| done.contains(Timestamp::from_nanos(*start)));
+    let is_done = |start: &i64| done.contains(Timestamp::from_nanos(*start));
+    let starts: Vec<i64> = starts.into_iter().filter(is_done).collect();
+    // Below the watermark, what is stored now for the first time was empty to whoever follows.
+    let restated = restated_by(reader, aggregate, &TimeRanges::none(), starts.iter().copied());
     let computed = rows.iter().map(|rows| rows.num_rows() as u64).sum();
     let cost = Cost {
         buckets: buckets_of(aggregate, starts).len() as u64,
@@ -238,6 +241,7 @@ pub(crate) async fn compute(
     job.updated_at = reader.session().now();
     let mut computed = Computed::of(Some(replacement), progress);
     computed.cost = cost;
+    computed.restated = restated;
     Ok((computed, job))
 }
 
