@@ -111,6 +111,26 @@ fn s002_24_closed_buckets_that_change_are_told() {
 }
 
 #[test]
+fn s002_24_another_definition_over_the_same_partials_restates_everything() {
+    let server = materialized("10000");
+    server.json("DELETE", "/api/v1/aggregates/cpu_1d?drop=true", &json!({})).expect(200);
+    let mut rule = aggregate(&server, "cpu_1h")["definition"].clone();
+    let change = |rule: &Value| {
+        server.json("PUT", "/api/v1/aggregates/cpu_1h", rule).expect(200);
+        let status = aggregate(&server, "cpu_1h");
+        assert_eq!(status["pending"], false, "it is in force at once: {status}");
+        changes(&server, "cpu_1h", "").0
+    };
+    rule["max_groups"] = json!(77);
+    assert_eq!(change(&rule), [0; 0], "rows read as before");
+    rule["aggregations"][0]["function"] = json!(["sum"]);
+    assert_eq!(told(&change(&rule)), ["- - redefined"]);
+    rule["order_by"] = json!([{ "column": "usage_sum" }]);
+    rule["limit"] = json!(2);
+    assert_eq!(told(&change(&rule)), ["- - redefined"; 2]);
+}
+
+#[test]
 fn s002_24_another_definition_restates_everything() {
     let server = materialized("10000");
     let mut rule = aggregate(&server, "cpu_1h")["definition"].clone();

@@ -12,7 +12,7 @@
 //! sources are, and take over together.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_core::{Schema, TimeRange, Timestamp};
@@ -24,75 +24,15 @@ use crate::catalog::{
     shadow_key,
 };
 use crate::definition::{
-    AggregateId, AggregateRule, Definition, Meaning, Output, Refresh, Resolved, compile_all,
+    AggregateRule, Definition, Meaning, Output, Refresh, Resolved, compile_all,
 };
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::filter;
 use crate::fitting::check_sources;
 use crate::jobs::{first_job, rebuild, retired, unused_id};
-use crate::rules::MeasurementRule;
+use crate::proposal::{Outcome, PlannedChange, Proposal};
 use crate::versions::{cancelled, drop_stored, refuse_taken_name, unused_version};
-
-/// What somebody wants of the definitions of a database.
-#[derive(Debug)]
-pub(crate) struct Proposal<'a> {
-    /// These rules shall be in force.
-    pub(crate) rules: Vec<AggregateRule>,
-    /// Where they come from.
-    pub(crate) origin: Origin,
-    /// Columns that are about to be declared.
-    pub(crate) declared: &'a [MeasurementRule],
-    /// Names of aggregates that shall stand still.
-    pub(crate) detach: BTreeSet<Arc<str>>,
-    /// Names of aggregates that shall be built again as they are.
-    pub(crate) rebuild: BTreeSet<Arc<str>>,
-}
-
-impl Proposal<'_> {
-    /// These rules, and nothing else.
-    pub(crate) fn of(rules: Vec<AggregateRule>, origin: Origin) -> Self {
-        let (detach, rebuild) = (BTreeSet::new(), BTreeSet::new());
-        Proposal { rules, origin, declared: &[], detach, rebuild }
-    }
-}
-
-/// What becomes of a definition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It is as it was.
-    Same,
-    /// It is new, or attached again, and in force.
-    Added,
-    /// It is changed and in force; what is stored stays, if anything was.
-    Changed,
-    /// It is being built.
-    Building,
-}
-
-impl Outcome {
-    /// One word, for logs.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Outcome::Same => "same",
-            Outcome::Added => "added",
-            Outcome::Changed => "changed",
-            Outcome::Building => "building",
-        }
-    }
-}
-
-/// How a proposal is carried out: in one commit.
-#[derive(Debug, Default)]
-pub(crate) struct PlannedChange {
-    pub(crate) edits: Vec<Edit>,
-    /// Of all definitions, sources first.
-    pub(crate) outcomes: Vec<(AggregateId, Outcome)>,
-    /// All rules as they shall be, in canonical words.
-    pub(crate) rules: BTreeMap<Arc<str>, AggregateRule>,
-    /// Those that are in force at once.
-    written: BTreeMap<Arc<str>, AggregateRule>,
-}
 
 /// What has to happen to one definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,6 +277,9 @@ impl<'a> Target<'a> {
             }
             planned.written.insert(Arc::clone(&id.name), document.rule);
         }
+        if old.is_some_and(|old| answers_otherwise(old, definition)) {
+            planned.redefined.push(id.clone());
+        }
         planned.outcomes.push((id.clone(), outcome));
         Ok(())
     }
@@ -465,6 +408,12 @@ impl<'a> Target<'a> {
         let outputs = resolved.outputs.iter();
         Ok(outputs.filter_map(|one| Some((Arc::clone(&one.name), from(one)?))).collect())
     }
+}
+
+/// Whether the rows of closed buckets read otherwise by this definition.
+fn answers_otherwise(old: &Aggregate, definition: &Definition) -> bool {
+    let answer = |one: &Definition| (one.outputs.clone(), one.order_by.clone(), one.limit);
+    answer(&old.definition) != answer(definition)
 }
 
 /// Whether two outputs have the same partials under the same name.

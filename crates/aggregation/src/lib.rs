@@ -4,7 +4,7 @@
 //! an aggregate is), [`pieces`] (how event time is cut), [`applied`] (what stored partials
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
-//! (rule files, many definitions validated as a whole), `change` (what a changed definition means for
+//! (rule files, many definitions validated as a whole), `proposal` with `change` (what a changed definition means for
 //! what is stored), `sealed_delete` (what a delete means for sealed buckets). The acting part: `catalog` (definitions and progress in the manifest), `exact`
 //! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
@@ -50,6 +50,7 @@ mod materialization;
 pub mod partial;
 pub mod pieces;
 pub mod plan;
+mod proposal;
 mod quarantine;
 mod queue;
 mod refresh;

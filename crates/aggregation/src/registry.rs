@@ -10,12 +10,13 @@ use tracing::{info, warn};
 use crate::catalog::{
     Aggregate, Catalog, DefinitionDocument, Origin, definition_key, progress_key,
 };
-use crate::change::{Outcome, PlannedChange, Proposal, plan_change};
+use crate::change::plan_change;
 use crate::definition::{AggregateId, AggregateRule};
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::feed;
 use crate::jobs::retired;
+use crate::proposal::{Outcome, PlannedChange, Proposal};
 use crate::rules::{DatabaseRules, Rules, set};
 use crate::runtime::{Aggregates, Created, no_such};
 use crate::undo;
@@ -53,7 +54,7 @@ impl Aggregates {
         if planned.outcomes.iter().all(|(id, outcome)| *outcome == Outcome::Same || !is_named(id)) {
             return Ok(Created::Same);
         }
-        self.commit_change(planned).await?;
+        self.commit_change(&reader, planned).await?;
         Ok(Created::New)
     }
 
@@ -76,17 +77,20 @@ impl Aggregates {
             return Err(no_such(&reader, &rule.name));
         }
         let proposal = Proposal::of(vec![rule], Origin::Api);
-        self.commit_change(plan_change(&reader, &database, &proposal)?).await
+        self.commit_change(&reader, plan_change(&reader, &database, &proposal)?).await
     }
 
     pub(crate) async fn commit_change(
         &self,
+        reader: &Reader,
         planned: PlannedChange,
     ) -> Result<(), AggregationError> {
         if planned.edits.is_empty() {
             return Ok(());
         }
-        self.engine().commit(Commit::of(planned.edits)).await?;
+        let mut commit = Commit::default();
+        planned.add_to(&mut commit, reader)?;
+        self.engine().commit(commit).await?;
         for (id, outcome) in planned.outcomes {
             if outcome != Outcome::Same {
                 self.schedules().lock().wake(&id);
@@ -109,14 +113,14 @@ impl Aggregates {
         databases.sort();
         databases.dedup();
         let nothing = DatabaseRules::default();
-        let (mut edits, mut applied) = (Vec::new(), AppliedRules::default());
+        let (mut commit, mut applied) = (Commit::default(), AppliedRules::default());
         for database in databases {
             let wanted = rules.databases.get(&database).unwrap_or(&nothing);
             let reader = self.reader(&database)?;
-            edits.extend(database_edits(&reader, &database, wanted));
-            edits.extend(aggregate_edits(&reader, &database, wanted, &mut applied)?);
+            commit.edits.extend(database_edits(&reader, &database, wanted));
+            change_aggregates(&reader, &database, wanted, &mut commit, &mut applied)?;
         }
-        self.engine().commit(Commit::of(edits)).await?;
+        self.engine().commit(commit).await?;
         for id in applied.added.iter().chain(&applied.changed) {
             self.schedules().lock().wake(id);
         }
@@ -183,7 +187,7 @@ impl Aggregates {
             let reason = format!("{name} is built anew because its source is; undo that change");
             return Err(AggregationError::Conflict(reason));
         }
-        self.commit_change(planned).await
+        self.commit_change(&reader, planned).await
     }
 }
 
@@ -233,13 +237,14 @@ fn database_edits(reader: &Reader, database: &Arc<str>, wanted: &DatabaseRules) 
     edits
 }
 
-/// Definitions that are new or changed, and those to detach.
-pub(crate) fn aggregate_edits(
+/// Adds definitions that are new or changed, and those to detach, to a commit.
+pub(crate) fn change_aggregates(
     reader: &Reader,
     database: &Arc<str>,
     wanted: &DatabaseRules,
+    commit: &mut Commit,
     applied: &mut AppliedRules,
-) -> Result<Vec<Edit>, AggregationError> {
+) -> Result<(), AggregationError> {
     let is_wanted = |id: &AggregateId| wanted.definitions.iter().any(|one| one.id == *id);
     let catalog = reader.catalog();
     let mut unwanted = catalog.next().iter().chain(catalog.iter()).filter(|one| {
@@ -251,8 +256,9 @@ pub(crate) fn aggregate_edits(
         detach: unwanted.by_ref().map(|one| Arc::clone(one.name())).collect(),
         ..Proposal::of(rules, Origin::Rules)
     };
-    let PlannedChange { mut edits, outcomes, .. } = plan_change(reader, database, &proposal)?;
-    for (id, outcome) in outcomes {
+    let planned = plan_change(reader, database, &proposal)?;
+    planned.add_to(commit, reader)?;
+    for (id, outcome) in planned.outcomes {
         match outcome {
             Outcome::Same => {}
             Outcome::Building if catalog.get(&id.name).is_none() => applied.added.push(id),
@@ -263,11 +269,11 @@ pub(crate) fn aggregate_edits(
     for name in proposal.detach {
         let aggregate = catalog.get(&name).filter(|one| !one.document.detached);
         if let Some(aggregate) = aggregate {
-            edits.push(detached(aggregate).put(aggregate.id())?);
+            commit.edits.push(detached(aggregate).put(aggregate.id())?);
             applied.detached.push(aggregate.id().clone());
         }
     }
-    Ok(edits)
+    Ok(())
 }
 
 pub(crate) fn detached(aggregate: &Aggregate) -> DefinitionDocument {

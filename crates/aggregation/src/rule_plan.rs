@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_core::MeasurementId;
-use highwater_storage::RetentionRule;
+use highwater_storage::{Commit, RetentionRule};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ use crate::error::AggregationError;
 use crate::estimate::{Estimate, Measured, estimate, source_size};
 use crate::exact::Reader;
 use crate::fitting::{resolved, schema_of};
-use crate::registry::{AppliedRules, aggregate_edits};
+use crate::registry::{AppliedRules, change_aggregates};
 use crate::rules::{DatabaseRules, Rules};
 use crate::runtime::Aggregates;
 use crate::versions::refuse_taken_name;
@@ -228,8 +228,9 @@ fn contradictions(
     database: &Arc<str>,
     wanted: &DatabaseRules,
 ) -> Result<AppliedRules, Vec<RefusedRule>> {
-    let mut applied = AppliedRules::default();
-    let Err(first) = aggregate_edits(reader, database, wanted, &mut applied) else {
+    let (mut commit, mut applied) = (Commit::default(), AppliedRules::default());
+    let change = change_aggregates(reader, database, wanted, &mut commit, &mut applied);
+    let Err(first) = change else {
         return Ok(applied);
     };
     let taken = |definition: &Definition| {

@@ -18,13 +18,14 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// Reads on: `stored` are all rows, which begin with the start of their bucket. Answers with
-    /// the closed buckets whose rows are others although nothing was said of them.
+    /// the closed buckets whose rows are others although nothing was said of them, and these rows,
+    /// as they were and as they are.
     pub(crate) fn read_on(
         &mut self,
         stored: &[Vec<String>],
         closed: Timestamp,
         told: &[Restatement],
-    ) -> Vec<i64> {
+    ) -> BTreeMap<i64, [Vec<Vec<String>>; 2]> {
         let mut now: BTreeMap<i64, Vec<Vec<String>>> = BTreeMap::new();
         for row in stored {
             now.entry(row[0].parse().unwrap()).or_default().push(row.clone());
@@ -37,12 +38,14 @@ impl Follower {
                     && one.bucket_end.is_none_or(|end| at < end)
             })
         };
-        let mut untold = Vec::new();
+        let mut untold = BTreeMap::new();
         let starts: BTreeSet<i64> = now.keys().chain(self.rows.keys()).copied().collect();
         for start in starts.into_iter().filter(|start| *start < closed) {
             let rows = now.get(&start);
             if self.rows.get(&start) != rows && start < self.closed && !is_told(start) {
-                untold.push(start);
+                let both =
+                    [self.rows.get(&start), rows].map(|rows| rows.cloned().unwrap_or_default());
+                untold.insert(start, both);
             }
             match rows {
                 Some(rows) => drop(self.rows.insert(start, rows.clone())),

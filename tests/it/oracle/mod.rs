@@ -241,7 +241,7 @@ impl History {
             let follower = self.followers.entry(one.name).or_default();
             follower.next = feed.next;
             let untold = follower.read_on(&stored, closed, &feed.entries);
-            assert_eq!(untold, [0; 0], "closed buckets of {} changed silently", one.name);
+            assert_eq!(untold, BTreeMap::new(), "closed buckets of {} changed silently", one.name);
         }
     }
 

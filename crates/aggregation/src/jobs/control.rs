@@ -10,9 +10,10 @@ use super::job::{Job, retired, unused_id};
 use super::state::{JobState, Move};
 use super::view::{JobStatus, Known, known};
 use crate::catalog::{Aggregate, Origin};
-use crate::change::{Proposal, plan_change};
+use crate::change::plan_change;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::proposal::Proposal;
 use crate::runtime::Aggregates;
 
 /// Most points that a batch can be asked to have.
@@ -153,7 +154,7 @@ impl Aggregates {
         let mut proposal = Proposal::of(Vec::new(), Origin::Api);
         proposal.rebuild.insert(Arc::clone(name));
         let planned = plan_change(reader, reader.session().database(), &proposal)?;
-        self.commit_change(planned).await?;
+        self.commit_change(reader, planned).await?;
         let reader = self.reader(reader.session().database())?;
         let catalog = reader.catalog();
         let built = catalog.shadow(name).or(catalog.get(name)).map(Arc::clone);
