@@ -73,6 +73,29 @@ fn queries_by_get_and_with_parameters() {
 }
 
 #[test]
+fn s003_19_parameters_and_plain_views() {
+    let mut server = server();
+    server.w("s", CPU);
+    server
+        .query("CREATE VIEW v AS SELECT host, usage FROM cpu WHERE usage > 5", json!({}))
+        .expect(200);
+    server.kill9();
+    let read = "SELECT count(*) AS n FROM v WHERE host = $1";
+    let rows = |host: &str| server.query(read, json!({ "params": [host] })).expect(200).body;
+    assert_eq!(rows("a"), "n\n3\n");
+    assert_eq!(rows("a' OR '1'='1"), "n\n0\n");
+    let refused = server.write("s", "v x=1 1");
+    assert!(refused.expect(400).body.contains("v is a view; write to what it reads"));
+    let rule = json!({ "name": "v", "source": "cpu", "interval": "1h", "aggregations": [{ "function": "count" }] });
+    let taken = server.json("POST", "/api/v1/aggregates?db=t", &rule);
+    assert!(taken.expect(409).error().contains("there is a view named v"));
+    server.query("DROP VIEW v", json!({})).expect(200);
+    assert!(
+        server.query("SELECT * FROM v", json!({})).expect(404).error().contains("'v' not found")
+    );
+}
+
+#[test]
 fn what_means_nothing_is_refused() {
     let server = server();
     server.w("s", CPU);

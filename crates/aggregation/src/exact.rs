@@ -15,6 +15,7 @@
 //! Between the levels stand rows of partials, see [`materialization`](crate::materialization).
 
 mod building;
+mod stored_rows;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use building::{
     aggregated, finished, in_order, last_bucket_end, merged, merged_per_bucket, with_columns,
     with_starts,
 };
+pub(crate) use stored_rows::stored_rows;
 
 /// Start of the piece, while `time` still means the time of a point.
 const PIECE: &str = "start of piece";

@@ -23,7 +23,7 @@ use crate::changed_rows::changed_rows;
 use crate::commits::Ready;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
-use crate::exact::{Reader, Wanted};
+use crate::exact::{Reader, Wanted, stored_rows};
 use crate::feed::{self, Restated};
 use crate::group_limit::check_groups;
 use crate::jobs::Job;
@@ -260,8 +260,7 @@ impl<'a> Computing<'a> {
         &self,
         wanted: &Wanted,
     ) -> Result<Vec<RecordBatch>, AggregationError> {
-        let Computing { reader, aggregate, resolved, outputs, schema } = self;
-        Ok(run(reader, reader.stored(aggregate, resolved, outputs, wanted)?, schema).await?.0)
+        stored_rows(self.reader, self.aggregate, &self.schema, wanted).await
     }
 
     pub(crate) fn replacement(
@@ -282,7 +281,7 @@ pub(crate) async fn run(
     plan: LogicalPlan,
     schema: &Schema,
 ) -> Result<(Vec<RecordBatch>, u64), AggregationError> {
-    let state = reader.session().state();
+    let state = reader.session().lean_state();
     let physical = state.create_physical_plan(&plan).await?;
     let batches = collect(Arc::clone(&physical), state.task_ctx()).await?;
     let schema = schema.arrow();

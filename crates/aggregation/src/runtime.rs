@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use highwater_core::bucket::Span;
 use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE};
 use highwater_core::{TimeRange, Timestamp};
-use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions};
+use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions, view_query};
 use highwater_storage::{Commit, Engine, Version};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -324,6 +324,10 @@ impl Aggregates {
     /// Why points must not be written to a measurement of that name, if they must not.
     pub fn refuse_write(&self, database: &str, measurement: &str) -> Option<String> {
         let reader = self.reader(&database.into()).ok()?;
+        let is_view = view_query(reader.session().version(), database, measurement).is_some();
+        if is_view {
+            return Some(format!("{measurement} is a view; write to what it reads"));
+        }
         reader.catalog().next().get(measurement)?;
         Some(format!("{measurement} is an aggregate; write to its source"))
     }

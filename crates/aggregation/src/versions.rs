@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater_core::MeasurementId;
+use highwater_query::view_query;
 use highwater_storage::{Edit, MeasurementKind};
 
 use crate::catalog::{Aggregate, shadow_key, shadow_progress_key};
@@ -38,14 +39,17 @@ pub(crate) fn unused_version(reader: &Reader, id: &AggregateId) -> u32 {
 /// A measurement of points hides an aggregate of its name.
 pub(crate) fn refuse_taken_name(reader: &Reader, id: &AggregateId) -> Result<(), AggregationError> {
     let measurement = MeasurementId::new(Arc::clone(&id.database), Arc::clone(&id.name));
-    let taken = reader.session().version().measurement(&measurement);
-    match taken.filter(|taken| taken.kind() == MeasurementKind::Points) {
-        None => Ok(()),
-        Some(_) => Err(AggregationError::Conflict(format!(
-            "there is a measurement named {}; choose another name for the aggregate",
-            id.name
-        ))),
-    }
+    let version = reader.session().version();
+    let taken = version.measurement(&measurement);
+    let kind = match taken.filter(|taken| taken.kind() == MeasurementKind::Points) {
+        Some(_) => "measurement",
+        None if view_query(version, &id.database, &id.name).is_some() => "view",
+        None => return Ok(()),
+    };
+    Err(AggregationError::Conflict(format!(
+        "there is a {kind} named {}; choose another name for the aggregate",
+        id.name
+    )))
 }
 
 /// The edits that end the building of a shadow; its job is kept as a cancelled one.

@@ -10,6 +10,7 @@ use highwater_storage::MeasurementKind;
 
 use crate::engine::{CATALOG, PUBLIC};
 use crate::session::QuerySession;
+use crate::views;
 
 /// The one catalog of a session, and the list of it.
 #[derive(Debug)]
@@ -20,6 +21,11 @@ pub(crate) struct Catalogs {
 impl Catalogs {
     pub(crate) fn new(session: QuerySession) -> Self {
         Catalogs { session }
+    }
+
+    /// Whether there is a table of that name in `public`.
+    pub(crate) fn has_table(&self, name: &str) -> bool {
+        Tables { session: self.session.clone(), schema: PUBLIC.to_owned() }.table_exist(name)
     }
 
     /// Names of tables that look like `name`, at most three.
@@ -121,6 +127,7 @@ impl SchemaProvider for Tables {
             let measurements = self.session.version().measurements(self.session.database());
             let points = measurements.filter(|m| m.kind() == MeasurementKind::Points);
             names.extend(points.map(|m| m.id().measurement.to_string()));
+            names.extend(views::names(self.session.version(), self.session.database()));
         }
         for extension in self.session.engine().extensions() {
             names.extend(extension.tables(&self.session, &self.schema));
@@ -140,7 +147,7 @@ impl SchemaProvider for Tables {
                 return Ok(table);
             }
         }
-        Ok(None)
+        if self.schema == PUBLIC { views::table(&self.session, name).await } else { Ok(None) }
     }
 
     fn table_exist(&self, name: &str) -> bool {

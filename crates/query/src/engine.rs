@@ -12,7 +12,10 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -50,6 +53,8 @@ struct Shared {
     limits: Limits,
     /// Functions, rules and settings; sessions start as a clone of it.
     template: SessionState,
+    /// The same with few rules.
+    lean: SessionState,
 }
 
 impl fmt::Debug for QueryEngine {
@@ -92,6 +97,10 @@ impl QueryEngine {
     pub(crate) fn template(&self) -> &SessionState {
         &self.0.template
     }
+
+    pub(crate) fn lean(&self) -> &SessionState {
+        &self.0.lean
+    }
 }
 
 /// Puts a [`QueryEngine`] together.
@@ -125,8 +134,9 @@ impl QueryEngineBuilder {
         let mut registry = Registry::default();
         self.extensions.iter().for_each(|extension| extension.register(&mut registry));
         let template = template(registry, self.limits)?;
+        let lean = lean(template.clone());
         let QueryEngineBuilder { storage, extensions, limits } = self;
-        Ok(QueryEngine(Arc::new(Shared { storage, extensions, limits, template })))
+        Ok(QueryEngine(Arc::new(Shared { storage, extensions, limits, template, lean })))
     }
 }
 
@@ -176,6 +186,20 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     }
     state.register_function_rewrite(Arc::new(CheckedIntegers))?;
     Ok(state)
+}
+
+/// The planner with no other logical rules than those that plans need which are put together to be
+/// run as they are: to read no column in vain, and to leave rows out early.
+fn lean(planner: SessionState) -> SessionState {
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    let mut state =
+        SessionStateBuilder::new_from_existing(planner).with_optimizer_rules(rules).build();
+    state.config_mut().options_mut().optimizer.max_passes = 1;
+    state
 }
 
 /// DataFusion's physical rules, and the one that replaces its grouping of scanned rows.

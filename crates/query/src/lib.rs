@@ -31,6 +31,7 @@ mod show;
 pub mod statement;
 pub mod table;
 mod table_functions;
+mod views;
 
 pub use engine::{QueryEngine, QueryEngineBuilder, expression_planner};
 pub use error::QueryError;
@@ -42,6 +43,7 @@ pub use scan_exec::points_scanned;
 pub use session::{QueryResult, QuerySession};
 pub use statement::Statement;
 pub use table::MeasurementTable;
+pub use views::view_query;
 
 #[cfg(test)]
 mod tests;

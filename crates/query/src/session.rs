@@ -27,7 +27,7 @@ use crate::params::Params;
 use crate::refusal::refuse_ignored;
 use crate::statement::{Parsed, Statement};
 use crate::table::MeasurementTable;
-use crate::{delete, insert, statement, table_functions};
+use crate::{delete, insert, statement, table_functions, views};
 
 /// A stream of batches and their schema.
 pub struct QueryResult {
@@ -141,15 +141,31 @@ impl QuerySession {
 
     /// A planner with this session's tables and clock.
     pub fn state(&self) -> SessionState {
-        let mut state = self.engine().template().clone();
+        self.planner(self.engine().template())
+    }
+
+    /// The same for plans that are put together to be run as they are, not written by somebody:
+    /// with few rules, so that planning is quick.
+    pub fn lean_state(&self) -> SessionState {
+        self.planner(self.engine().lean())
+    }
+
+    /// How many streams a statement runs side by side.
+    pub fn partitions(&self) -> usize {
+        let usual = || self.engine().template().config().target_partitions();
+        self.options().partitions.map_or_else(usual, |partitions| partitions.max(1))
+    }
+
+    fn planner(&self, template: &SessionState) -> SessionState {
+        let mut state = template.clone();
         state.register_catalog_list(Arc::new(Catalogs::new(self.clone())));
         for extension in self.engine().extensions() {
             for (name, function) in extension.table_functions(self) {
                 state.register_udtf(&name, function);
             }
         }
-        if let Some(partitions) = self.options().partitions {
-            state.config_mut().options_mut().execution.target_partitions = partitions.max(1);
+        if self.options().partitions.is_some() {
+            state.config_mut().options_mut().execution.target_partitions = self.partitions();
         }
         let now = DateTime::from_timestamp_nanos(self.now().as_nanos());
         let mut props = ExecutionProps::new().with_query_execution_start_time(now);
@@ -272,6 +288,9 @@ impl QuerySession {
     }
 
     async fn extended(&self, name: &str, statement: &Statement) -> Result<QueryResult, QueryError> {
+        if let Some(result) = views::statement(self, statement).await? {
+            return Ok(result);
+        }
         for extension in self.engine().extensions() {
             if let Some(result) = extension.statement(self, statement).await? {
                 return Ok(result);

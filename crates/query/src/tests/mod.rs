@@ -7,6 +7,7 @@ mod planning;
 mod reading;
 mod seam;
 mod statements;
+mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,22 +7,24 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::{DataType, Int32Type, Schema};
 use arrow::error::ArrowError;
 use parking_lot::Mutex;
 
 use crate::lru::Lru;
 
-/// Rows of a block. Pages have as many, so that a block is decoded from few of them.
-pub(super) const BLOCK_ROWS: usize = 8 * 1024;
+/// Rows of a block of points. Pages have as many, so that a block is decoded from few of them.
+const BLOCK_ROWS: usize = 8 * 1024;
+/// The same of partials, which are larger than values, and of which many reads want one.
+const PARTIAL_BLOCK_ROWS: usize = 1024;
 /// Memory for blocks of one engine.
 const CACHE_BYTES: u64 = 64 << 20;
 
 /// Which rows: path of the segment, number of the row group, number of the block in it.
 pub(super) type BlockKey = (String, usize, usize);
 
-/// Some columns of [`BLOCK_ROWS`] neighbouring rows of a row group, fewer at its end; by their
-/// position in the file.
+/// Some columns of the neighbouring rows of a row group that make up a block, by their position in
+/// the file.
 pub(super) type Block = BTreeMap<usize, ArrayRef>;
 
 /// Blocks that were read lately.
@@ -52,9 +54,22 @@ impl Blocks {
     }
 }
 
-/// The numbers of the blocks that hold these rows.
-pub(super) fn blocks_of(rows: &Range<usize>) -> Range<usize> {
-    rows.start / BLOCK_ROWS..rows.end.div_ceil(BLOCK_ROWS)
+/// Rows of a block, and of a page, of a segment with these columns; the last one of a row group may
+/// have fewer.
+pub(super) fn block_rows(schema: &Schema) -> usize {
+    let has_partials = schema.fields().iter().any(|field| *field.data_type() == DataType::Binary);
+    if has_partials { PARTIAL_BLOCK_ROWS } else { BLOCK_ROWS }
+}
+
+/// The blocks of so many rows each that hold these rows of a row group with `all` of them: their
+/// numbers and rows.
+pub(super) fn blocks_of(
+    rows: &Range<usize>,
+    block_rows: usize,
+    all: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+    let numbers = rows.start / block_rows..rows.end.div_ceil(block_rows);
+    numbers.map(move |at| (at, at * block_rows..all.min((at + 1) * block_rows)))
 }
 
 /// The column with memory for its own values only: a block does not need the dictionary of its

@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::errors::ParquetError;
 
-use super::blocks::{BLOCK_ROWS, Block, blocks_of, compact};
+use super::blocks::{Block, block_rows, blocks_of, compact};
 use super::prune::{GroupPlan, plan_row_group};
 use super::row_ranges::RowRanges;
 use super::selection::{Selection, at_times, keep, of_series, with_columns};
@@ -31,7 +31,7 @@ pub(crate) const BATCH_ROWS: usize = 8 * 1024;
 /// Segments that stay in memory are read by blocks, as is this: where only some series or tags are
 /// wanted, row groups of which no more rows than these have to be
 /// decoded are read by blocks, which are kept.
-const FEW_ROWS: usize = 4 * BLOCK_ROWS;
+const FEW_ROWS: usize = 32 * 1024;
 
 /// Reads the selected rows of some row groups of a segment.
 ///
@@ -157,10 +157,9 @@ async fn blocks(
 ) -> Result<Vec<RecordBatch>, StorageError> {
     let schema = Arc::new(footer.arrow().schema().project(columns)?);
     let mut batches = Vec::new();
+    let (block_rows, group_rows) = (block_rows(footer.arrow().schema()), rows_of(footer, group));
     for range in rows.iter() {
-        for number in blocks_of(&range) {
-            let start = number * BLOCK_ROWS;
-            let all = start..rows_of(footer, group).min(start + BLOCK_ROWS);
+        for (number, all) in blocks_of(&range, block_rows, group_rows) {
             let block = block(segment, footer, group, number, &all, columns).await?;
             let arrays = columns.iter().map(|at| Arc::clone(&block[at])).collect();
             let options = RecordBatchOptions::new().with_row_count(Some(all.len()));
@@ -206,11 +205,10 @@ pub(super) async fn all_blocks(
 ) -> Result<BTreeMap<(usize, usize), Arc<Block>>, StorageError> {
     let columns: Vec<usize> = (0..footer.arrow().schema().fields().len()).collect();
     let mut blocks = BTreeMap::new();
+    let block_rows = block_rows(footer.arrow().schema());
     for group in 0..footer.row_groups() {
         let all = rows_of(footer, group);
-        for number in blocks_of(&(0..all)) {
-            let start = number * BLOCK_ROWS;
-            let rows = start..all.min(start + BLOCK_ROWS);
+        for (number, rows) in blocks_of(&(0..all), block_rows, all) {
             let decoded = decode_block(segment, footer, group, &rows, &columns).await?;
             let block = columns.iter().copied().zip(decoded).collect();
             blocks.insert((group, number), Arc::new(block));

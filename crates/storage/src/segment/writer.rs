@@ -19,6 +19,7 @@ use parquet::file::properties::{
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
+use super::blocks::block_rows;
 use super::bounds::Bounds;
 use super::checksums::BlockChecksums;
 use super::sort::times_of;
@@ -29,8 +30,6 @@ use crate::parallel;
 
 /// Rows per row group; only the last one of a file has fewer.
 pub(crate) const ROW_GROUP_ROWS: usize = 128 * 1024;
-/// Rows per page, the unit that is skipped: about a day of one series at one point in 10 s.
-const PAGE_ROWS: usize = 8 * 1024;
 /// Tags stay dictionaries up to this size per row group.
 const TAG_DICTIONARY_BYTES: usize = 8 << 20;
 const COMPRESSION_LEVEL: i32 = 1;
@@ -230,7 +229,7 @@ fn properties(id: &MeasurementId, schema: &Schema, row_group_rows: usize) -> Wri
         .set_created_by(concat!("highwater ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(row_group_rows))
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_data_page_row_count_limit(block_rows(&schema.arrow()))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(Some(sorting_columns(schema)))
@@ -268,8 +267,10 @@ fn with_field(
         FieldType::Float => properties.set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT),
         FieldType::Boolean => properties.set_column_encoding(path, Encoding::RLE),
         FieldType::String => properties.set_column_dictionary_enabled(path, true),
+        // Written and read much more often than kept, unlike points.
         FieldType::Partial => properties
             .set_column_encoding(path.clone(), Encoding::PLAIN)
+            .set_column_compression(path.clone(), Compression::LZ4_RAW)
             .set_column_statistics_enabled(path, EnabledStatistics::None),
     }
 }
