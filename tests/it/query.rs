@@ -82,7 +82,7 @@ fn s003_19_parameters_and_plain_views() {
     server.kill9();
     let read = "SELECT count(*) AS n FROM v WHERE host = $1";
     let rows = |host: &str| server.query(read, json!({ "params": [host] })).expect(200).body;
-    assert_eq!(rows("a"), "n\n3\n");
+    assert_eq!(rows("a"), "n\n4\n");
     assert_eq!(rows("a' OR '1'='1"), "n\n0\n");
     let refused = server.write("s", "v x=1 1");
     assert!(refused.expect(400).body.contains("v is a view; write to what it reads"));
