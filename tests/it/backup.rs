@@ -13,7 +13,7 @@ fn highwater(args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn backup(server: &TestServer, folder: &Path) -> String {
+pub(super) fn backup(server: &TestServer, folder: &Path) -> String {
     let output = highwater(&["backup", "--host", server.address(), folder.to_str().unwrap()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -21,7 +21,7 @@ fn backup(server: &TestServer, folder: &Path) -> String {
 }
 
 #[track_caller]
-fn restored(folder: &Path) -> (tempfile::TempDir, TestServer) {
+pub(super) fn restored(folder: &Path) -> (tempfile::TempDir, TestServer) {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let args = ["restore", folder.to_str().unwrap(), "--data", data.to_str().unwrap()];

@@ -19,6 +19,7 @@ mod http;
 mod import;
 mod jobs;
 mod kill9;
+mod memory;
 mod object_store;
 mod oracle;
 mod quarantine;

@@ -180,7 +180,8 @@ impl Aggregates {
                 return Ok(TimeRanges::none());
             }
             let buckets = aggregate.definition.pieces.count_buckets(&found.pieces);
-            let mut computed = refresh::compute(&reader, &aggregate, &found.pieces).await?;
+            let medium = aggregate.medium(&found.pieces);
+            let mut computed = refresh::compute(&reader, &aggregate, &found.pieces, medium).await?;
             if let Some(restated) = &mut computed.restated {
                 restated.because = Because::Repaired;
             }

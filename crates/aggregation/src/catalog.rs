@@ -10,17 +10,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use highwater_core::{MeasurementId, Schema, TimeRange, TimeRanges, Timestamp};
+use highwater_core::{MeasurementId, Schema, SequenceNumber, TimeRange, Timestamp};
 use highwater_storage::{Edit, Version};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::applied::Applied;
 use crate::definition::{
-    AggregateId, AggregateRule, Definition, DefinitionError, Source, compile_all,
+    AggregateId, AggregateRule, Definition, DefinitionError, Source, Storage, compile_all,
 };
 use crate::error::AggregationError;
 use crate::jobs::Job;
+pub(crate) use crate::progress::Progress;
 use crate::undo::Previous;
 
 /// How the kinds of jobs begin that belong to no aggregate any more.
@@ -59,33 +59,6 @@ pub(crate) struct DefinitionDocument {
     /// Columns of the measurement at its root when that was dropped without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root_columns: Option<Arc<Schema>>,
-}
-
-/// The progress document: what is stored, up to which commit, and what it took.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Progress {
-    /// Which ranges are stored, and the commit their partials reflect.
-    pub(crate) applied: Applied,
-    /// What had expired by force before it was applied: sealed as it stands, and missing points.
-    #[serde(skip_serializing_if = "TimeRanges::is_empty")]
-    pub(crate) lost: TimeRanges,
-    /// Event time up to which buckets are closed and materialized; on a bucket boundary.
-    pub(crate) last_processed: Option<Timestamp>,
-    /// Refreshes that succeeded.
-    pub(crate) refresh_count: u64,
-    /// When the last one did.
-    pub(crate) last_refresh: Option<Timestamp>,
-    /// Closed buckets whose stored answer changed afterwards.
-    pub(crate) revisions: u64,
-    /// Buckets computed, again or for the first time.
-    pub(crate) buckets_recomputed: u64,
-    /// Rows of partials written.
-    pub(crate) rows_recomputed: u64,
-    /// Rows of partials that came, went or changed by that.
-    pub(crate) rows_changed: u64,
-    /// Time spent in refreshes, in milliseconds.
-    pub(crate) refresh_ms: u64,
 }
 
 /// One aggregate at one version.
@@ -254,6 +227,11 @@ impl DefinitionDocument {
         put(definition_key(id), self)
     }
 
+    /// Whether its stored partials live in memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.rule.storage.as_deref() == Some(Storage::Memory.name())
+    }
+
     /// The measurement that holds the stored partials of this version.
     pub(crate) fn stored(&self, id: &AggregateId) -> MeasurementId {
         let name = self.stored_as.as_ref().unwrap_or(&id.name);
@@ -380,7 +358,7 @@ impl CatalogCache {
         {
             return Ok(Arc::clone(catalog));
         }
-        let catalog = Arc::new(self.read(&documents, &prefix, database)?);
+        let catalog = Arc::new(self.read(&documents, &prefix, database, version.opened())?);
         let fingerprint = documents.iter().map(|(_, text)| Arc::clone(text)).collect();
         catalogs.insert(Arc::clone(database), (fingerprint, Arc::clone(&catalog)));
         Ok(catalog)
@@ -391,6 +369,7 @@ impl CatalogCache {
         documents: &[(&str, &Arc<str>)],
         prefix: &str,
         database: &Arc<str>,
+        opened: SequenceNumber,
     ) -> Result<Catalog, AggregationError> {
         let mut current: BTreeMap<Arc<str>, Found> = BTreeMap::new();
         let mut shadows: BTreeMap<Arc<str>, Found> = BTreeMap::new();
@@ -420,6 +399,7 @@ impl CatalogCache {
             }
         }
         ended_jobs.sort_by_key(|(_, job)| job.id);
+        current.values_mut().chain(shadows.values_mut()).for_each(|one| one.forget_memory(opened));
         let aggregates = together(database, current.clone())?;
         let next = match shadows.is_empty() {
             true => None,
@@ -451,6 +431,15 @@ struct Found {
 impl Default for Found {
     fn default() -> Self {
         Found { document: None, progress: Arc::default(), job: None, place: Place::InForce }
+    }
+}
+
+impl Found {
+    /// What it had in memory before the engine was opened is not there any more.
+    fn forget_memory(&mut self, opened: SequenceNumber) {
+        if self.document.as_ref().is_some_and(|document| document.is_in_memory()) {
+            Arc::make_mut(&mut self.progress).forget_memory(opened);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::exact::Reader;
 use crate::filter;
 use crate::fitting::check_sources;
 use crate::jobs::{first_job, rebuild, retired, unused_id};
+use crate::memory;
 use crate::proposal::{Outcome, PlannedChange, Proposal};
 use crate::versions::{cancelled, drop_stored, refuse_taken_name, unused_version};
 
@@ -270,6 +271,9 @@ impl<'a> Target<'a> {
                 planned.edits.extend(retired(reader, old));
                 planned.edits.push(Edit::PutDocument { key: progress_key(id), text: None });
                 planned.edits.extend(drop_stored(reader, &old.stored()));
+            }
+            if let Some(old) = old.filter(|_| step == Step::Write) {
+                memory::plan_move(reader, old, definition, planned)?;
             }
             planned.edits.push(document.put(id)?);
             if old.is_none() || step == Step::Rebuild {

@@ -14,6 +14,7 @@ use crate::definition::AggregateId;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::feed;
+use crate::memory;
 use crate::registry::{gone, readers_of};
 use crate::runtime::Aggregates;
 use crate::undo;
@@ -118,6 +119,9 @@ fn without_root(
     for (name, _) in catalog.previous().iter().filter(|(_, one)| one.root == root.measurement) {
         let id = AggregateId::new(Arc::clone(&root.database), Arc::clone(name));
         edits.extend(undo::forgotten(reader, &id));
+    }
+    if readers == Readers::Keep {
+        memory::check_outlives(reader, catalog.iter().filter(is_rooted))?;
     }
     let columns = reader.session().version().measurement(root).map(|root| root.schema());
     for one in catalog.iter().filter(is_rooted) {

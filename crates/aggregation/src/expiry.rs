@@ -41,21 +41,28 @@ pub(crate) struct Ageing {
 }
 
 impl Ageing {
-    /// Who needs it, those that are being built too; a detached aggregate needs nothing.
+    /// Who needs it, those that are being built too; a detached aggregate needs nothing unless a
+    /// restart would take what it has stored.
     pub(crate) fn dependants(&self, reader: &Reader) -> Vec<(Arc<Aggregate>, Dependant)> {
         let of = |reader: &Reader, is_one: fn(&Aggregate) -> bool| {
             let own = reader.catalog().dependants(&self.name).filter(|one| is_one(one));
             let dependant = own.map(|dependant| {
+                let in_memory = reader.in_memory(dependant);
+                let stale = match dependant.document.detached {
+                    // It need not follow its source, only keep what it has.
+                    true => in_memory,
+                    false => reader.stale(dependant, &TimeRanges::all()).union(&in_memory),
+                };
                 let needs = Dependant {
                     name: dependant.run_id().name,
                     pieces: dependant.definition.pieces,
-                    stale: reader.stale(dependant, &TimeRanges::all()),
+                    stale,
                 };
                 (Arc::clone(dependant), needs)
             });
             dependant.collect::<Vec<_>>()
         };
-        let mut all = of(reader, |one| !one.document.detached);
+        let mut all = of(reader, |one| !one.document.detached || one.is_in_memory());
         all.extend(of(&reader.next(), Aggregate::is_shadow));
         all
     }
@@ -205,8 +212,7 @@ pub(crate) fn raising(
     if let Some(aggregate) = reader.catalog().get(&ageing.name) {
         let [_, key] = aggregate.keys();
         let mut progress = Progress::clone(&aggregate.progress);
-        progress.applied.remove(gone);
-        progress.lost = progress.lost.subtract(&gone.into());
+        progress.expire(gone);
         commit.expect_documents.push((key.clone(), version.document(&key).cloned()));
         commit.edits.push(aggregate.put_progress(&progress)?);
     }
@@ -237,7 +243,12 @@ pub(crate) fn ageing(reader: &Reader) -> Vec<Ageing> {
     let stored = attached.filter_map(|aggregate| {
         let keep = aggregate.definition.retention?;
         let stored = version.measurement(&aggregate.stored())?;
-        Some(ageing(stored, aggregate.name(), keep, Some(aggregate.definition.pieces)))
+        let pieces = Some(aggregate.definition.pieces);
+        let own = ageing(stored, aggregate.name(), keep, pieces);
+        // What a restart took from memory expires like what is there.
+        let taken = aggregate.progress.rebuilding.covered().hull().map(|hull| hull.start);
+        let oldest = own.oldest.into_iter().chain(taken).min();
+        Some(Ageing { oldest, ..own })
     });
     points.chain(stored).collect()
 }

@@ -57,7 +57,7 @@ impl AggregateTables {
     ) -> Result<Option<Arc<dyn TableProvider>>, AggregationError> {
         let reader = self.shared.reader_of(session)?;
         let Some((reader, aggregate)) = reader.find(name) else { return Ok(None) };
-        let tolerance = tolerance(session.freshness(), &aggregate)?;
+        let tolerance = tolerance(session.freshness(), &reader, &aggregate)?;
         let mentioned = |word: &str| session.mentions(word);
         let table = AggregateTable::new(reader, aggregate, tolerance, mentioned)?;
         Ok(Some(Arc::new(table)))

@@ -48,7 +48,11 @@ impl Aggregates {
         let mut rows = computing.stored(&Wanted::at(piece.clone())).await?;
         let keys = rows[0].num_columns() - computing.resolved.outputs.len();
         rows[0] = damaged(&rows[0], keys)?.ok_or_else(none)?;
-        let replacement = computing.replacement((&piece, &TimeRanges::none()), &rows)?;
+        let replacement = computing.replacement(
+            (&piece, &TimeRanges::none()),
+            &rows,
+            aggregate.medium(&piece),
+        )?;
         drop(computing);
         let computed = Computed::same_progress(&aggregate, replacement);
         self.commit_refresh(Ready { reader, aggregate, computed }, Lane::Repair).await?;

@@ -19,7 +19,7 @@ use highwater_core::{
     Timestamp,
 };
 use highwater_storage::{
-    Commit, Edit, MeasurementKind, Replacement, ScanRequest, StorageError, Version,
+    Commit, Edit, MeasurementKind, Medium, Replacement, ScanRequest, StorageError, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -259,6 +259,7 @@ pub(crate) fn append(
         times: TimeRange::new(time_of(first), time_of(feed.revision + 1)).into(),
         overwrites: TimeRanges::none(),
         batches: vec![rows(first, restated, feed.seq, now)?],
+        medium: Medium::Disk,
     });
     let key = feed_key(id);
     commit.expect_documents.push((key.clone(), version.document(&key).cloned()));

@@ -24,14 +24,18 @@ pub(crate) enum Tolerance {
 /// What a session accepts of an aggregate: what it asks for, else what the rule says.
 ///
 /// # Errors
-/// A detached aggregate stands still, so all it can answer is what is stored.
+/// A detached aggregate stands still, so all it can answer is what is stored; unless a restart took
+/// a part of that, and the source still has it.
 pub(crate) fn tolerance(
     wanted: Freshness,
+    reader: &Reader,
     aggregate: &Aggregate,
 ) -> Result<Tolerance, AggregationError> {
-    let is_detached = aggregate.document.detached;
+    let stands_still = aggregate.document.detached;
+    let is_detached = stands_still && reader.rebuilding(aggregate).is_empty();
     let by_rule = match aggregate.definition.freshness {
         _ if is_detached => Tolerance::Stored,
+        _ if stands_still => Tolerance::Exact,
         RuleFreshness::Exact => Tolerance::Exact,
         RuleFreshness::Materialized => Tolerance::Stored,
         RuleFreshness::MaxStaleness(age) => Tolerance::MissingYounger(age),

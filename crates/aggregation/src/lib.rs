@@ -5,12 +5,12 @@
 //! reflect), [`staleness`] (which pieces are overtaken), [`watermark`] (up to where buckets are
 //! closed and done), [`plan`] (what to refresh and why), [`retention`] (what may expire), [`rules`]
 //! (rule files, many definitions validated as a whole), `proposal` with `change` (what a changed definition means for
-//! what is stored), `sealed_delete` (what a delete means for sealed buckets). The acting part: `catalog` (definitions and progress in the manifest), `exact`
+//! what is stored), `sealed_delete` (what a delete means for sealed buckets). The acting part: `catalog` (definitions in the manifest), `progress` (what is stored of each), `exact`
 //! (exact reads as plans), `touched` (which groups changed), `freshness` (what may be used of what is
 //! stored), `table` (aggregates in SQL), `refresh`; `schedule` (when something is due), `steps`, `lanes`,
 //! `queue`, `commits`, and `scheduler`, which puts these together; `expiry` with `clock_guard`, `force_expiry`,
 //! `late` (points older than that) and `retention_status`, `registry`, `shadow` (changed definitions built
-//! aside), `resident` (what stays in memory), `jobs` (builds over history, step by step), `undo`, `rule_plan` with
+//! aside), `resident` (what stays in memory too), `memory` (what stays in memory alone), `jobs` (builds over history, step by step), `undo`, `rule_plan` with
 //! `estimate` (what rule files would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` and
 //! `background_audit` (is what is stored right?), `buckets` and `explain_bucket` (how it stands), `feed` with
 //! `restatements` (closed buckets that changed), `faults` and `switches` (damage, failures and waits for tests),
@@ -47,9 +47,11 @@ mod jobs;
 mod lanes;
 mod late;
 mod materialization;
+mod memory;
 pub mod partial;
 pub mod pieces;
 pub mod plan;
+mod progress;
 mod proposal;
 mod quarantine;
 mod queue;
@@ -66,6 +68,7 @@ pub mod runtime;
 mod schedule;
 mod scheduler;
 mod sealed_delete;
+mod settings;
 mod shadow;
 pub mod staleness;
 mod starts;

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, iden
 use datafusion::scalar::ScalarValue;
 use highwater_core::schema::TIME_COLUMN;
 use highwater_core::{Column, ColumnRole, FieldType, MeasurementId, Schema, TimeRanges};
-use highwater_storage::{MeasurementKind, Replacement, StorageError, Version};
+use highwater_storage::{MeasurementKind, Medium, Replacement, StorageError, Version};
 
 use crate::catalog::Aggregate;
 use crate::definition::{GroupColumn, Output, Resolved};
@@ -99,13 +99,13 @@ pub(crate) fn empty(
 /// # Errors
 /// If a column is missing.
 pub(crate) fn replacement(
-    stored: (MeasurementId, MeasurementKind),
+    stored: (MeasurementId, MeasurementKind, Medium),
     resolved: &Resolved,
     schema: &Schema,
     (times, overwrites): (&TimeRanges, &TimeRanges),
     rows: &[RecordBatch],
 ) -> Result<Replacement, AggregationError> {
-    let (id, kind) = stored;
+    let (id, kind, medium) = stored;
     let is_unknown =
         |name: &str| resolved.groups.iter().any(|group| *group.name == *name && !group.is_known);
     let known = Schema::of(schema.columns().filter(|column| !is_unknown(&column.name)));
@@ -116,7 +116,7 @@ pub(crate) fn replacement(
     let batches = rows.iter().map(|batch| batch.project(&kept)).collect::<Result<_, _>>();
     let batches = batches.map_err(StorageError::from)?;
     let (times, overwrites) = (times.clone(), overwrites.clone());
-    Ok(Replacement { id, kind, schema: Arc::new(known), times, overwrites, batches })
+    Ok(Replacement { id, kind, schema: Arc::new(known), times, overwrites, batches, medium })
 }
 
 /// What the measurement of an aggregate's partials holds. Before there is one: tags and piece tell

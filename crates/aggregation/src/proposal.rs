@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use highwater_storage::{Commit, Edit};
+use highwater_storage::{Commit, Edit, Replacement};
 
 use crate::catalog::Origin;
 use crate::definition::{AggregateId, AggregateRule};
@@ -64,6 +64,8 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct PlannedChange {
     pub(crate) edits: Vec<Edit>,
+    /// What is given up because it is to be stored elsewhere.
+    pub(crate) replacements: Vec<Replacement>,
     /// Of all definitions, sources first.
     pub(crate) outcomes: Vec<(AggregateId, Outcome)>,
     /// All rules as they shall be, in canonical words.
@@ -82,6 +84,7 @@ impl PlannedChange {
         reader: &Reader,
     ) -> Result<(), AggregationError> {
         commit.edits.extend(self.edits.iter().cloned());
+        commit.replacements.extend(self.replacements.iter().cloned());
         let mut redefined = self.redefined.iter();
         redefined.try_for_each(|id| feed::append(commit, reader, id, &Restated::redefined()))
     }

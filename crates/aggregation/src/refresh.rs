@@ -15,7 +15,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::collect;
 use highwater_core::{Schema, Stopwatch, TimeRanges, Timestamp};
 use highwater_query::points_scanned;
-use highwater_storage::{Commit, Edit, Engine, Replacement, StorageError};
+use highwater_storage::{Commit, Edit, Engine, Medium, Replacement, StorageError};
 use tracing::instrument;
 
 use crate::catalog::{Aggregate, Progress};
@@ -115,12 +115,13 @@ pub(crate) struct Computing<'a> {
     pub(crate) schema: Schema,
 }
 
-/// Computes `times` (whole pieces) of an aggregate at the reader's version.
+/// Computes `times` (whole pieces) of an aggregate at the reader's version, to be stored in a medium.
 #[instrument(skip_all, fields(aggregate = %aggregate.name(), times = %times))]
 pub(crate) async fn compute(
     reader: &Reader,
     aggregate: &Aggregate,
     times: &TimeRanges,
+    medium: Medium,
 ) -> Result<Computed, AggregationError> {
     let watch = Stopwatch::start();
     let computing = Computing::of(reader, aggregate)?;
@@ -129,17 +130,25 @@ pub(crate) async fn compute(
     let mut rows = Rows::default();
     // What is clean was asked for by name, and is computed as a whole.
     let changed = restated.intersect(&reader.stale(aggregate, times));
-    if let Some(few) = computing.few(&changed).await? {
+    // Rows of one piece are in one medium.
+    if aggregate.is_all_in(medium, &changed)
+        && let Some(few) = computing.few(&changed).await?
+    {
         (whole, overwrites) = (times.subtract(&changed), changed);
         rows = few;
     }
     rows += computing.all(&whole, &restated).await?;
     check_groups(aggregate, &rows.new)?;
-    let changed = changed_rows(&rows.old, &rows.new, computing.keys())?;
+    let mut changed = changed_rows(&rows.old, &rows.new, computing.keys())?;
+    let (same, other) = reader.rebuilt(aggregate, times);
+    changed.retain(|start, _| !same.contains(Timestamp::from_nanos(*start)));
     let ended = restated.intersect(&aggregate.done().into());
     let starts = changed.keys().filter(|start| ended.contains(Timestamp::from_nanos(**start)));
     let revised = buckets_of(aggregate, starts.copied());
-    let restated = restated_by(reader, aggregate, &restated, changed.keys().copied());
+    let pieces = aggregate.definition.pieces;
+    let other = other.iter().flat_map(|range| pieces.iter(range)).map(|one| one.start.as_nanos());
+    let restated = restated.union(&aggregate.progress.rebuilding.covered().intersect(times));
+    let restated = restated_by(reader, aggregate, &restated, changed.keys().copied().chain(other));
     let mut cost = Cost {
         buckets: touched_buckets(aggregate, &rows.new).len() as u64,
         rows: rows.new.iter().map(|batch| batch.num_rows() as u64).sum(),
@@ -152,7 +161,12 @@ pub(crate) async fn compute(
     let seq = reader.session().version().seq();
     let still_stale = reader.stale(aggregate, &TimeRanges::all()).subtract(times);
     progress.applied.raise_clean(seq, &still_stale);
-    progress.applied.set_all(&times.union(&reader.empty_beside(aggregate, times)), seq);
+    let empty = reader.empty_beside(aggregate, times).union(&reader.empty_again(aggregate));
+    let stored = times.union(&empty);
+    progress.apply(&stored, seq);
+    if aggregate.is_in_memory() {
+        progress.note_medium(&stored, medium);
+    }
     progress.revisions += cost.revisions;
     progress.buckets_recomputed += cost.buckets;
     progress.rows_recomputed += cost.rows;
@@ -160,7 +174,7 @@ pub(crate) async fn compute(
     cost.duration_ms = watch.elapsed_ms();
     let replacement = match times.is_empty() {
         true => None,
-        false => Some(computing.replacement((&whole, &overwrites), &rows.new)?),
+        false => Some(computing.replacement((&whole, &overwrites), &rows.new, medium)?),
     };
     Ok(Computed { restated, cost, ..Computed::of(replacement, progress) })
 }
@@ -267,9 +281,10 @@ impl<'a> Computing<'a> {
         &self,
         times: (&TimeRanges, &TimeRanges),
         rows: &[RecordBatch],
+        medium: Medium,
     ) -> Result<Replacement, AggregationError> {
         let kind = stored_kind(self.reader.session().version(), self.aggregate, &self.resolved);
-        let stored = (self.aggregate.stored(), kind);
+        let stored = (self.aggregate.stored(), kind, medium);
         replacement(stored, &self.resolved, &self.schema, times, rows)
     }
 }

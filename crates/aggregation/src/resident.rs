@@ -15,20 +15,20 @@ use crate::catalog::Aggregate;
 use crate::definition::Storage;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::memory;
 use crate::runtime::Aggregates;
 
 /// However many commits come, looks are at least this far apart.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
-const MEGABYTE: u64 = 1 << 20;
 
-/// What stays in memory of an aggregate with storage `hybrid`.
+/// What is in memory of an aggregate with storage `hybrid` or `memory`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ResidentStatus {
     /// Stored rows in memory, hidden ones included until compaction.
     pub rows: u64,
     /// Memory that they take.
     pub bytes: u64,
-    /// Why reads come from disk, if they do.
+    /// Why reads come from disk or from the source, if some do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }
@@ -41,7 +41,7 @@ impl Aggregates {
     /// If a stored definition cannot be read. What cannot be loaded is read from disk, and its status
     /// says so.
     pub async fn keep_resident(&self) -> Result<(), AggregationError> {
-        let most_bytes = self.settings().resident_mb.saturating_mul(MEGABYTE);
+        let most_bytes = self.settings().resident_bytes();
         self.engine().keep_resident(&self.hybrids()?, most_bytes).await;
         Ok(())
     }
@@ -81,8 +81,10 @@ impl Aggregates {
 
 /// What stays in memory of an aggregate; `None` if it is not to.
 pub(crate) fn resident_status(reader: &Reader, aggregate: &Aggregate) -> Option<ResidentStatus> {
-    if aggregate.definition.storage != Storage::Hybrid {
-        return None;
+    match aggregate.definition.storage {
+        Storage::Durable => return None,
+        Storage::Memory => return Some(memory::resident_status(reader, aggregate)),
+        Storage::Hybrid => {}
     }
     let residency = reader.session().engine().storage().residency(&aggregate.stored());
     let reason = match residency {

@@ -29,7 +29,7 @@ pub struct Dependant {
     pub name: Arc<str>,
     /// How its partials are cut.
     pub pieces: Pieces,
-    /// What it has not applied yet.
+    /// What it has not applied yet, or has in memory alone.
     pub stale: TimeRanges,
 }
 

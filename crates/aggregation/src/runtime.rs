@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use highwater_core::bucket::Span;
-use highwater_core::time::{NANOS_PER_DAY, NANOS_PER_HOUR, NANOS_PER_MINUTE};
 use highwater_core::{TimeRange, Timestamp};
 use highwater_query::{Limits, QueryEngine, QuerySession, SessionOptions, view_query};
 use highwater_storage::{Commit, Engine, Version};
@@ -15,7 +13,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::background_audit::{Audits, span_or_off};
+use crate::background_audit::Audits;
 use crate::catalog::{Aggregate, Catalog, CatalogCache, DefinitionDocument, Progress, put};
 use crate::clock_guard::ClockGuard;
 use crate::commits::Commits;
@@ -25,52 +23,15 @@ use crate::exact::Reader;
 use crate::expiry::HoldAlerts;
 use crate::extension::AggregateTables;
 use crate::lanes::Slots;
+use crate::memory::Room;
 use crate::plan::Occasion;
 use crate::queue::Queue;
 use crate::refresh::Cost;
 use crate::schedule::{Run, Schedules};
+pub use crate::settings::AggregationSettings;
 use crate::status::{AggregateStatus, status};
 use crate::switches::Switches;
 use crate::watermark;
-
-/// Settings of the aggregation layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AggregationSettings {
-    /// Aggregates computed at the same time; what is live keeps at least half. Default 2.
-    pub max_parallel: usize,
-    /// Points of the source that one step of a backfill covers, about. Default 4,000,000.
-    pub step_points: u64,
-    /// How long what a change or a drop of an aggregate replaced is kept, so that it can be undone;
-    /// zero for not at all. Default one hour.
-    pub undo_window: Span,
-    /// How often a part of an aggregate is computed again and compared; `off`: never. Default ten
-    /// minutes.
-    #[serde(with = "span_or_off")]
-    pub audit_every: Option<Span>,
-    /// Restatements that are kept of each aggregate, about. Default 10,000.
-    pub restatements_kept: u64,
-    /// How long they are kept. Default 30 days.
-    pub restatements_age: Span,
-    /// Memory for aggregates with storage `hybrid`, in MiB; one that does not fit is read from disk.
-    /// Default 256.
-    pub resident_mb: u64,
-}
-
-impl Default for AggregationSettings {
-    fn default() -> Self {
-        let undo_window = Span::Nanos(NANOS_PER_HOUR);
-        AggregationSettings {
-            max_parallel: 2,
-            step_points: 4_000_000,
-            undo_window,
-            audit_every: Some(Span::Nanos(10 * NANOS_PER_MINUTE)),
-            restatements_kept: 10_000,
-            restatements_age: Span::Nanos(30 * NANOS_PER_DAY),
-            resident_mb: 256,
-        }
-    }
-}
 
 /// What SQL tables and the scheduler both look at.
 #[derive(Debug)]
@@ -82,6 +43,7 @@ pub(crate) struct Shared {
     hold_alerts: Mutex<HoldAlerts>,
     switches: Switches,
     audits: Mutex<Audits>,
+    room: Mutex<Room>,
     slots: Slots,
     commits: Commits,
     /// Held for reading while a refresh is committed, for writing while something is redefined:
@@ -104,6 +66,7 @@ impl Shared {
             hold_alerts: Mutex::default(),
             switches: Switches::default(),
             audits: Mutex::default(),
+            room: Mutex::default(),
             slots: Slots::new(settings.max_parallel),
             commits: Commits::default(),
             definitions: RwLock::default(),
@@ -158,6 +121,7 @@ impl Aggregates {
         settings: AggregationSettings,
         limits: Limits,
     ) -> Result<Self, AggregationError> {
+        engine.limit_memory(settings.resident_bytes());
         let shared = Arc::new(Shared::new(settings));
         let tables = Arc::new(AggregateTables::new(Arc::clone(&shared)));
         let query = QueryEngine::builder(engine).extend(tables).limits(limits).build()?;
@@ -229,6 +193,10 @@ impl Aggregates {
 
     pub(crate) fn audits(&self) -> &Mutex<Audits> {
         &self.shared.audits
+    }
+
+    pub(crate) fn room(&self) -> &Mutex<Room> {
+        &self.shared.room
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {
@@ -417,6 +385,7 @@ impl Aggregates {
             self.engine().flush().await?;
             steps += 1;
         }
+        steps += self.rebuild_lost().await?;
         steps += self.refresh_due().await?;
         steps += self.advance_jobs().await?;
         steps += self.advance_shadows().await?;
@@ -501,6 +470,10 @@ impl Shared {
         };
         let status = status(&own, &aggregate, &run, self.queue.lane(aggregate.id()));
         let audited = self.audits.lock().get(aggregate.id());
+        let status = match self.room.lock().is_waiting(&aggregate.stored()) {
+            true => status.without_room(),
+            false => status,
+        };
         Some(status.with_audits(audited).with_change(reader, shadow_run.as_ref()))
     }
 }

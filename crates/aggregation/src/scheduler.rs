@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_core::{SequenceNumber, Timestamp};
-use highwater_storage::{StorageError, Version, guarded};
+use highwater_storage::{Medium, StorageError, Version, guarded};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -236,8 +236,15 @@ impl Aggregates {
             let reader = self.reader_for(&id.database, occasion)?;
             let planned = Task::planned(&reader, id, occasion, self.settings().step_points);
             let Some(mut task) = planned else { return Ok(None) };
+            let aggregate = reader.catalog().get(&id.name).map(Arc::clone);
+            if aggregate.as_ref().is_some_and(|own| self.has_no_room(own, occasion)) {
+                return Ok(None);
+            }
             self.queue().planned(id, task.lane);
             let done = self.carry_out(&mut task, id, occasion).await;
+            if aggregate.is_some_and(|own| self.note_room(&own, occasion, &done)) {
+                return Ok(None);
+            }
             if done.as_ref().is_err_and(is_conflict) {
                 continue;
             }
@@ -264,7 +271,12 @@ impl Aggregates {
                 // It was dropped meanwhile.
                 return Err(StorageError::Conflict { what: definition_key(id) }.into());
             };
-            let mut computed = refresh::compute(&reader, &aggregate, &times).await?;
+            let medium = match occasion {
+                // Soon nothing could bring it back.
+                Occasion::Sealing(_) => Medium::Disk,
+                _ => aggregate.medium(&times),
+            };
+            let mut computed = refresh::compute(&reader, &aggregate, &times, medium).await?;
             task.cost += computed.cost;
             let is_last = task.remaining.is_empty() || occasion.is_scheduled();
             if is_last {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_core::{Schema, TimeRange, TimeRanges, Timestamp};
-use highwater_storage::{Commit, Edit, guarded};
+use highwater_storage::{Commit, Edit, Medium, guarded};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -133,15 +133,25 @@ impl Aggregates {
         let version = self.engine().version();
         let has_job = |one: &Arc<Aggregate>| one.job.as_ref().is_some_and(|job| job.is_running());
         let is_building = |database: &Arc<str>| match self.catalog(&version, database) {
-            Ok(catalog) => catalog.iter().any(has_job) || catalog.shadows().next().is_some(),
+            Ok(catalog) => {
+                let is_gone = |one: &Arc<Aggregate>| !one.progress.rebuilding.is_empty();
+                let is_again = |reader: Reader| {
+                    catalog.iter().any(|one| is_gone(one) && self.is_rebuilding(&reader, one))
+                };
+                catalog.iter().any(has_job)
+                    || catalog.shadows().next().is_some()
+                    || catalog.iter().any(is_gone) && self.reader(database).is_ok_and(is_again)
+            }
             Err(_) => true,
         };
         self.databases().iter().any(is_building)
     }
 
-    /// One step of everything that is being built: for the first time, and beside what is in force.
+    /// One step of everything that is being built: for the first time, again, and beside what is in
+    /// force.
     async fn advance_builds(&self) -> Result<usize, AggregationError> {
-        Ok(self.advance_jobs().await? + self.advance_shadows().await?)
+        let again = self.rebuild_lost().await?;
+        Ok(again + self.advance_jobs().await? + self.advance_shadows().await?)
     }
 
     /// Goes on building what is being built, and lets take over what is complete. Returns how many
@@ -311,6 +321,9 @@ async fn copied(
     let columns = columns.columns().filter(|c| !is_partial(c) || kept_names.contains(&*c.name));
     let schema = Schema::of(columns);
     let plan = reader.stored(old, &resolved, &kept, &Wanted::at(times.clone()))?;
+    if shadow.is_in_memory() {
+        progress.note_medium(times, Medium::Disk);
+    }
     for range in times.iter() {
         for (part, seq) in old.progress.applied.parts(range) {
             progress.applied.set(part, seq);
@@ -319,6 +332,7 @@ async fn copied(
     let (batches, _) = refresh::run(reader, plan, &schema).await?;
     let kind = stored_kind(reader.session().version(), shadow, &resolved);
     let times = (times, &TimeRanges::none());
-    let copy = replacement((shadow.stored(), kind), &resolved, &schema, times, &batches)?;
+    let stored = (shadow.stored(), kind, Medium::Disk);
+    let copy = replacement(stored, &resolved, &schema, times, &batches)?;
     Ok(Computed::of(Some(copy), progress))
 }

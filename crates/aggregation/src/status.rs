@@ -23,7 +23,8 @@ pub struct AggregateStatus {
     /// The measurement or aggregate it reads.
     pub source: String,
     /// `active`, `disabled`, `building` (a changed definition is), `failed` (the last refresh failed,
-    /// or the source has become one that the definition does not fit) or `detached`.
+    /// or the source has become one that the definition does not fit), `rebuilding` (what a restart took
+    /// from memory is computed again) or `detached`.
     pub status: &'static str,
     /// Where the definition came from.
     pub origin: Origin,
@@ -31,9 +32,9 @@ pub struct AggregateStatus {
     pub enabled: bool,
     /// `realtime`, `periodic`, `on_demand` or `hybrid`.
     pub strategy: &'static str,
-    /// `durable` or `hybrid`.
+    /// `durable`, `hybrid` or `memory`.
     pub storage: &'static str,
-    /// What stays in memory with storage `hybrid`.
+    /// What is in memory with storage `hybrid` or `memory`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident: Option<ResidentStatus>,
     /// The lane of the refresh that runs now, if one does: `live`, `repair` or `backfill`.
@@ -137,6 +138,16 @@ impl AggregateStatus {
         AggregateStatus { last_audit, audit_mismatches, ..self }
     }
 
+    /// The same while memory is too small for it.
+    pub(crate) fn without_room(mut self) -> Self {
+        if let Some(resident) = &mut self.resident {
+            resident.reason = Some(
+                "aggregation.resident_mb has no room for all of it; the rest is read from its source",
+            );
+        }
+        self
+    }
+
     /// The same with what is being built, and what can be brought back. `run` is how building it
     /// fares.
     pub(crate) fn with_change(mut self, reader: &Reader, run: Option<&Schedule>) -> Self {
@@ -194,16 +205,10 @@ pub(crate) fn status(
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let last_error = misfit.or_else(|| schedule.last_error.clone());
-    let state = match (document.detached, document.enabled, &last_error) {
-        (true, _, _) => "detached",
-        (false, false, _) => "disabled",
-        (false, true, Some(_)) => "failed",
-        (false, true, None) => "active",
-    };
     AggregateStatus {
         name: aggregate.name().to_string(),
         source: definition.rule.source.clone(),
-        status: state,
+        status: state(reader, aggregate, last_error.is_some()),
         origin: document.origin,
         enabled: document.enabled,
         strategy: definition.refresh.strategy(),
@@ -242,6 +247,18 @@ pub(crate) fn status(
         building: None,
         previous: None,
         is_attached: !document.detached && !aggregate.is_shadow(),
+    }
+}
+
+/// One word for how an aggregate stands that does or does not fail.
+fn state(reader: &Reader, aggregate: &Aggregate, fails: bool) -> &'static str {
+    let document = &aggregate.document;
+    match (document.detached, document.enabled) {
+        (true, _) => "detached",
+        (false, false) => "disabled",
+        (false, true) if fails => "failed",
+        (false, true) if !reader.rebuilding(aggregate).is_empty() => "rebuilding",
+        (false, true) => "active",
     }
 }
 

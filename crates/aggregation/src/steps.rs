@@ -50,7 +50,7 @@ impl Task {
         };
         let lane = match plan.reason() {
             _ if remaining.len() > 1 => Lane::Backfill,
-            Some(Reason::LatePoints | Reason::Sealing) => Lane::Repair,
+            Some(Reason::LatePoints | Reason::Sealing | Reason::Rebuilding) => Lane::Repair,
             _ => Lane::Live,
         };
         let started = reader.session().now();
@@ -92,6 +92,8 @@ impl Reader {
             pieces: aggregate.definition.pieces,
             stale: &stale,
             critical: &self.critical(aggregate).intersect(&stale),
+            rebuilding: &self.rebuilding(aggregate),
+            in_memory: &self.in_memory(aggregate),
             watermark: aggregate.progress.last_processed,
             closing: self.closing(aggregate).max(shadow::stored_end(aggregate)),
             extent,

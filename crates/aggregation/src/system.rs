@@ -374,7 +374,8 @@ fn segments(session: &QuerySession) -> Result<Arc<dyn TableProvider>, Aggregatio
     let mut rows = Vec::new();
     for measurement in session.version().measurements(session.database()) {
         let kind = measurement.kind().name();
-        rows.extend(measurement.segments().map(|segment| Row {
+        let on_disk = measurement.segments().filter(|segment| !segment.is_in_memory());
+        rows.extend(on_disk.map(|segment| Row {
             measurement: &measurement.id().measurement,
             kind,
             path: &segment.path,

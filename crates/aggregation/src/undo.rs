@@ -238,7 +238,12 @@ fn check_still_right(
     }
     let Some(root) = version.measurement(&definition.root) else { return Ok(()) };
     let expired = TimeRange::before(root.floor());
-    let (applied, pieces) = (&previous.progress.applied, definition.pieces);
+    let mut progress = previous.progress.clone();
+    if previous.document.is_in_memory() {
+        // Nobody kept what has expired since.
+        progress.forget(&progress.in_memory());
+    }
+    let (applied, pieces) = (&progress.applied, definition.pieces);
     let overtaken =
         staleness::stale(root.changes(), applied, pieces, TimeRange::ALL, TimeRange::ALL.start);
     let kept = definition

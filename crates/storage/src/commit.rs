@@ -14,7 +14,7 @@ use crate::error::StorageError;
 use crate::manifest::{Edit, MeasurementKind, Tombstone};
 use crate::planned::Planned;
 use crate::segment::sort::times_of;
-use crate::segment::{EncodedSegment, SegmentStore};
+use crate::segment::{EncodedSegment, Medium, SegmentStore};
 use crate::version::Version;
 
 /// Changes that become visible and durable together.
@@ -84,6 +84,8 @@ pub struct Replacement {
     /// `overwrites`. In a rollup no two have the same tags and time; in a materialization equal
     /// ones are kept side by side.
     pub batches: Vec<RecordBatch>,
+    /// What the new rows are kept in. In a rollup, rows of one time are all in memory or all not.
+    pub medium: Medium,
 }
 
 /// A replacement whose new rows are in files that nothing refers to yet.
@@ -158,7 +160,7 @@ async fn write_replacement(
     replacement: Replacement,
     store: &Arc<SegmentStore>,
 ) -> Result<WrittenReplacement, StorageError> {
-    let Replacement { id, kind, schema, times, overwrites, batches } = replacement;
+    let Replacement { id, kind, schema, times, overwrites, batches, medium } = replacement;
     let invalid = |what: String| StorageError::Invalid(format!("rows for {id}: {what}"));
     let arrow = schema.arrow();
     if kind == MeasurementKind::Materialization && !overwrites.is_empty() {
@@ -175,7 +177,7 @@ async fn write_replacement(
             return Err(invalid(format!("one at {time} is outside of the replaced range")));
         }
     }
-    let segments = store.write_rows(&id, &schema, batches).await?;
+    let segments = store.write_rows(&id, &schema, batches, medium).await?;
     Ok(WrittenReplacement { id, kind, schema, times, overwrites, segments })
 }
 

@@ -400,7 +400,9 @@ impl Committer {
         self.sync_log()?;
         let mut edits = edits.to_vec();
         edits.extend(self.synced_log().map(Edit::SyncLog));
-        match self.manifest.commit(seq, &edits).await {
+        let durable: Vec<Edit> =
+            edits.iter().filter(|edit| !edit.is_of_memory()).cloned().collect();
+        match self.manifest.commit(seq, &durable).await {
             Ok(()) => {}
             // The edits contradict the manifest, or it was not reached; nothing has happened.
             Err(error @ (StorageError::Invalid(_) | StorageError::Unreachable { .. })) => {

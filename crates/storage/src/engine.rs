@@ -313,7 +313,10 @@ impl Engine {
     /// What the engine holds now.
     pub fn stats(&self) -> EngineStats {
         let version = self.version();
-        let segments = || version.all_measurements().flat_map(|m| m.segments());
+        let segments = || {
+            let all = version.all_measurements().flat_map(|m| m.segments());
+            all.filter(|segment| !segment.is_in_memory())
+        };
         EngineStats {
             seq: version.seq(),
             flushed: version.flushed,
@@ -328,9 +331,20 @@ impl Engine {
             segment_rows: segments().map(|segment| segment.rows).sum(),
             written_bytes: self.0.shared.segments.written_bytes(),
             compacted_bytes: self.0.shared.compactions.bytes_written(),
-            resident_bytes: self.0.shared.residents.bytes(),
+            resident_bytes: self.0.shared.residents.bytes() + self.bytes_in_memory(),
             cache: self.0.shared.files.cache_use(),
         }
+    }
+
+    /// From now on replacements that are to be kept in memory are refused if all of them together
+    /// would take more than this.
+    pub fn limit_memory(&self, most_bytes: u64) {
+        self.0.shared.segments.limit_memory(most_bytes);
+    }
+
+    /// What segments in memory take, as they are encoded.
+    pub fn bytes_in_memory(&self) -> u64 {
+        self.0.shared.segments.bytes_in_memory()
     }
 
     /// The last 1,000 compactions since the engine was opened, oldest first.
@@ -382,8 +396,9 @@ impl Engine {
 
     /// Deletes files; one that stays costs space until the next open, nothing else.
     pub(crate) async fn delete_unneeded(&self, paths: &[String]) {
-        for path in paths {
-            if let Err(error) = self.0.shared.files.delete(path).await {
+        let shared = &self.0.shared;
+        for path in paths.iter().filter(|path| !shared.segments.forget_in_memory(path)) {
+            if let Err(error) = shared.files.delete(path).await {
                 let error = &error as &dyn std::error::Error;
                 warn!(path, error, "could not delete a file that is not needed");
             }

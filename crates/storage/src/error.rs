@@ -111,6 +111,19 @@ pub enum StorageError {
     /// The process uses all the memory it may; try again after the next flush.
     #[error("the server uses all the memory it may and is flushing; try again shortly")]
     MemoryFull,
+    /// Results that are to be kept in memory do not fit.
+    #[error(
+        "{needed_bytes} bytes more do not fit into memory beside {used_bytes}, the limit is \
+         {most_bytes}; raise aggregation.resident_mb, or keep less with storage: memory"
+    )]
+    NoRoomInMemory {
+        /// What was to be added.
+        needed_bytes: u64,
+        /// What is there.
+        used_bytes: u64,
+        /// The limit.
+        most_bytes: u64,
+    },
     /// No such measurement.
     #[error("there is no measurement {0}")]
     NoSuchMeasurement(MeasurementId),
@@ -174,6 +187,7 @@ impl StorageError {
             | StorageError::Locked { .. }
             | StorageError::Closed
             | StorageError::Overloaded { .. }
+            | StorageError::NoRoomInMemory { .. }
             | StorageError::MemoryFull => ErrorKind::Unavailable,
             StorageError::Corrupt { .. } | StorageError::Parquet { .. } => ErrorKind::Corrupt,
             StorageError::NoSuchMeasurement(_) | StorageError::NoSuchSegment { .. } => {

@@ -19,7 +19,7 @@ use crate::manifest::{Edit, MeasurementKind};
 use crate::memtable::MemBatch;
 use crate::planned::Planned;
 use crate::segment::windows::windows;
-use crate::segment::{EncodedSegment, ROW_GROUP_ROWS, SegmentMeta, SegmentStore};
+use crate::segment::{EncodedSegment, Medium, ROW_GROUP_ROWS, SegmentMeta, SegmentStore};
 use crate::version::{Measurement, Version};
 
 /// Measurements that are encoded and stored at the same time.
@@ -64,7 +64,7 @@ async fn write_measurement(
     let encoded = run_blocking(move || encode_frozen(&measurement, &paths)).await?;
     let mut segments = Vec::with_capacity(encoded.len());
     for Encoded { segment, min_seq, max_seq } in encoded {
-        store.put(&segment).await?;
+        store.put(&segment, Medium::Disk).await?;
         segments.push(Arc::new(segment.meta(min_seq, max_seq)));
     }
     Ok(FlushedMeasurement { frozen, segments })
@@ -88,7 +88,7 @@ fn encode_frozen(
         let joined = MemBatch::join(generation)?;
         let days = live_rows(measurement, generation)?;
         for (day, rows) in in_windows(measurement, days, store.window_rows()) {
-            let mut writer = store.writer(measurement.id(), day, joined.schema())?;
+            let mut writer = store.writer(measurement.id(), day, joined.schema(), Medium::Disk)?;
             for part in joined.sorted_rows(&rows.rows).parts(ROW_GROUP_ROWS) {
                 writer.write(&part?)?;
             }

@@ -61,7 +61,7 @@ pub use pressure::MemoryPressure;
 pub use quarantine::{ExaminedSegment, QuarantinedSegment};
 pub use resident::Residency;
 pub use scan::{Scan, ScanDescription, ScanRequest};
-pub use segment::{SegmentMeta, TagBounds};
+pub use segment::{Medium, SegmentMeta, TagBounds};
 pub use settings::{Durability, Settings};
 pub use version::{Measurement, Version};
 pub use worker::guarded;

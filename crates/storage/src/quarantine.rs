@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::file_store::FileStore;
 use crate::manifest::{Edit, MeasurementKind};
 use crate::planned::Planned;
-use crate::segment::{SEGMENTS_FOLDER, SegmentMeta, verify};
+use crate::segment::{SEGMENTS_FOLDER, SegmentMeta, is_in_memory, verify};
 use crate::version::Version;
 
 /// Folder of the files that were given up.
@@ -124,6 +124,10 @@ impl Planned<'_> {
         };
         let id = id.clone();
         let measurement = self.existing(&id)?;
+        if is_in_memory(path) {
+            let text = format!("{path} is in memory; a restart loses it, and it is made anew");
+            return Err(StorageError::Invalid(text));
+        }
         let times = measurement.segments().find(|own| own.path == *path).map(|own| own.times);
         let times = times.ok_or_else(|| StorageError::NoSuchSegment { path: path.clone() })?;
         let lost = times.intersect(TimeRange::since(measurement.floor()));

@@ -238,6 +238,7 @@ async fn open_log(
     let all: Vec<Edit> = replayed.into_iter().chain(edits.iter().cloned()).collect();
     commit_opening(files, manifest, seq, &all, opening).await?;
     edits.iter().for_each(|edit| version.apply_edit(edit, seq, segments));
+    version.opened = seq;
     Ok(log)
 }
 

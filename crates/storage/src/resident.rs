@@ -61,7 +61,8 @@ impl Residents {
 impl Engine {
     /// Keeps the segments of these measurements in memory, decoded, so that reading them touches no
     /// disk, and lets go of those of all others. The first come first; one that does not fit into
-    /// what is left of `most_bytes`, or cannot be read, stays on disk as a whole.
+    /// what is left of `most_bytes` beside all segments that are in memory alone, or cannot be read,
+    /// stays on disk as a whole.
     ///
     /// Segments that come later are read from disk until this is called again.
     pub async fn keep_resident(&self, wanted: &[MeasurementId], most_bytes: u64) {
@@ -73,7 +74,7 @@ impl Engine {
             segments_of(&version, id).iter().for_each(|segment| segment.let_go());
             residents.kept.lock().remove(id);
         }
-        let mut left = most_bytes;
+        let mut left = most_bytes.saturating_sub(self.bytes_in_memory());
         for id in wanted {
             let segments = segments_of(&version, id);
             let refused = before.get(id).and_then(|kept| kept.refused);

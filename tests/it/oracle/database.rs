@@ -113,8 +113,11 @@ impl Database {
         let stored = version.all_measurements().filter(|m| {
             m.kind() != MeasurementKind::Points && !m.id().measurement.contains("@restatements")
         });
-        let paths: Vec<String> =
-            stored.flat_map(|m| m.segments().map(|segment| segment.path.clone())).collect();
+        let paths: Vec<String> = stored
+            .flat_map(|m| m.segments())
+            .filter(|segment| !segment.is_in_memory())
+            .map(|segment| segment.path.clone())
+            .collect();
         let Some(at) = number.checked_rem(paths.len() as u64) else { return };
         let path = &paths[at as usize];
         if self.aggregates.plan_quarantine(path, true).await.unwrap().lost.is_empty() {

@@ -15,7 +15,7 @@ mod model;
 mod steps;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
 
@@ -28,7 +28,7 @@ use highwater_query::Freshness;
 use self::database::Database;
 use self::follower::Follower;
 use self::model::{Deletion, Model, Point};
-use self::steps::{BASE, Step, any_step, first_point};
+use self::steps::{BASE, STORAGES, Step, any_step, first_point};
 use self::watched::{CHANGED, RETENTION, RULES, WATCHED, Watched};
 use crate::random::Random;
 
@@ -53,6 +53,9 @@ struct History {
     followers: BTreeMap<&'static str, Follower>,
     /// Whether stored partials were given up, so that closed buckets may be missing for a while.
     gave_up: bool,
+    /// Aggregates of which a restart, or another storage, may have taken what is stored, while the
+    /// background has not rested since.
+    unsettled: BTreeSet<&'static str>,
     checks: usize,
 }
 
@@ -63,9 +66,11 @@ impl History {
         let rules = if expiring { format!("{RULES}{RETENTION}") } else { RULES.to_owned() };
         let database = Database::create(&rules, noon_of_the_third).await;
         let mut random = Random::seeded(!seed);
-        for one in WATCHED.iter().filter(|_| random.chance(50)) {
+        for one in &WATCHED {
+            let storage = random.pick(&STORAGES);
             let rule = database.status(one.name).definition;
-            assert!(database.change(&rule, r#"{"storage": "hybrid"}"#).await, "{}", one.name);
+            let keys = format!(r#"{{"storage": "{storage}"}}"#);
+            assert!(database.change(&rule, &keys).await, "{}", one.name);
         }
         let rules = WATCHED.iter().map(|one| (one.name, database.status(one.name).definition));
         History {
@@ -76,6 +81,7 @@ impl History {
             watermarks: BTreeMap::new(),
             followers: BTreeMap::new(),
             gave_up: false,
+            unsettled: BTreeSet::new(),
             checks: 0,
         }
     }
@@ -112,6 +118,7 @@ impl History {
                 let to = database.clock.now().saturating_add(*nanos);
                 database.clock.advance_to(to).unwrap();
                 database.drain().await;
+                self.unsettled.clear();
             }
             Step::Refresh(name, window) => database.refresh(name, *window).await,
             Step::Enable(name, enabled) => {
@@ -128,24 +135,47 @@ impl History {
                 let taken = database.change(first, keys).await;
                 assert!(taken || self.expiring, "{name} has everything it was made of");
             }
-            Step::Undo(name) => database.undo(name).await,
+            Step::Store(name, storage) => {
+                let rule = database.status(name).definition;
+                let keys = format!(r#"{{"storage": "{storage}"}}"#);
+                let taken = database.change(&rule, &keys).await;
+                assert!(taken || self.expiring, "{name} has everything it was made of");
+                self.unsettled.insert(name);
+            }
+            Step::Undo(name) => {
+                database.undo(name).await;
+                self.unsettled.insert(name);
+            }
             Step::Tick => drop(database.aggregates.tick().await.unwrap()),
             Step::Job(name, what) => database.job(name, *what).await,
             Step::Reopen => {
                 let database = self.database.take().unwrap();
                 self.database = Some(database.reopen().await);
+                self.lose_memory();
             }
             Step::Crash => {
                 let database = self.database.take().unwrap();
                 self.database = Some(database.crash().await);
+                self.lose_memory();
             }
         }
     }
 
+    /// What was in memory is not stored any more until the background rests.
+    fn lose_memory(&mut self) {
+        let database = self.database.as_ref().unwrap();
+        let in_memory = WATCHED.iter().map(|one| one.name);
+        let in_memory = in_memory.filter(|name| database.status(name).storage == "memory");
+        self.unsettled.extend(in_memory);
+    }
+
     /// Whether another definition than the first is in force.
     fn is_changed(&self, name: &str) -> bool {
-        let enabled = |rule: &AggregateRule| AggregateRule { enabled: None, ..rule.clone() };
-        enabled(&self.database().status(name).definition) != enabled(&self.rules[name])
+        let kept = |rule: &AggregateRule| {
+            let (enabled, storage) = (None, None);
+            AggregateRule { enabled, storage, ..rule.clone() }
+        };
+        kept(&self.database().status(name).definition) != kept(&self.rules[name])
     }
 
     /// The aggregates by the definitions in force.
@@ -234,7 +264,11 @@ impl History {
             return;
         }
         for one in self.watched().into_iter().filter(|one| one.closes()) {
-            let Some(closed) = self.database().status(one.name).last_processed else { continue };
+            let status = self.database().status(one.name);
+            let Some(closed) = status.last_processed else { continue };
+            if self.unsettled.contains(one.name) {
+                continue;
+            }
             let stored = self.database().rows(Freshness::Materialized, &one.read(columns)).await;
             let since = self.followers.entry(one.name).or_default().next;
             let feed = self.database().restatements(one.name, since).await;

@@ -28,6 +28,8 @@ pub(crate) enum Step {
     GiveUp(u64),
     /// The definition becomes the other one it may have, or its first one again.
     Change(&'static str),
+    /// The storage of the definition becomes another one.
+    Store(&'static str, &'static str),
     /// The last change of the definition is taken back.
     Undo(&'static str),
     /// The background does one step of everything.
@@ -39,6 +41,9 @@ pub(crate) enum Step {
     /// Opened from the files as they lie there, without being closed.
     Crash,
 }
+
+/// Where stored buckets may live.
+pub(crate) const STORAGES: [&str; 3] = ["durable", "hybrid", "memory"];
 
 /// What is done with a job.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +76,7 @@ impl fmt::Display for Step {
             Step::Enable(name, false) => write!(f, "disable {name}"),
             Step::GiveUp(number) => write!(f, "give up segment {number} of stored partials"),
             Step::Change(name) => write!(f, "change {name}"),
+            Step::Store(name, storage) => write!(f, "storage of {name} becomes {storage}"),
             Step::Undo(name) => write!(f, "undo the change of {name}"),
             Step::Tick => f.write_str("tick"),
             Step::Job(name, what) => write!(f, "{what:?} the job of {name}"),
@@ -111,9 +117,10 @@ pub(crate) fn any_step(
             7 * NANOS_PER_HOUR,
             NANOS_PER_DAY,
         ])),
-        75..=80 => match random.chance(70) {
-            true => Step::Change(random.pick(changing)),
-            false => Step::Undo(random.pick(changing)),
+        75..=80 => match random.below(10) {
+            0..=5 => Step::Change(random.pick(changing)),
+            6..=7 => Step::Undo(random.pick(changing)),
+            _ => Step::Store(random.pick(names), random.pick(&STORAGES)),
         },
         81..=88 => {
             let window = random.chance(60).then(|| any_window(random, base));

@@ -42,7 +42,7 @@ pub(super) fn canonical(rule: &AggregateRule, definition: &Definition) -> Aggreg
         },
         storage: match definition.storage {
             Storage::Durable => None,
-            Storage::Hybrid => Some(definition.storage.name().to_owned()),
+            Storage::Hybrid | Storage::Memory => Some(definition.storage.name().to_owned()),
         },
         enabled: (!definition.enabled).then_some(false),
         ..AggregateRule::default()

@@ -127,14 +127,11 @@ fn later_keys(rule: &AggregateRule) -> Vec<DefinitionError> {
     let is_other = |value: &Option<String>, known: &[&str]| {
         value.as_deref().is_some_and(|value| known.contains(&value))
     };
-    let later = [
-        (is_other(&rule.storage, &["memory"]), "storage", ", other than durable and hybrid"),
-        (
-            is_other(&rule.late_after_retention, &["merge"]),
-            "late_after_retention",
-            ", other than reject and drop",
-        ),
-    ];
+    let later = [(
+        is_other(&rule.late_after_retention, &["merge"]),
+        "late_after_retention",
+        ", other than reject and drop",
+    )];
     let refused = |(is_there, key, what): (bool, &'static str, &'static str)| {
         is_there.then(|| DefinitionError::later(key, what))
     };
@@ -280,8 +277,8 @@ fn max_groups(rule: &AggregateRule) -> Result<u64, DefinitionError> {
 
 fn storage(rule: &AggregateRule) -> Result<Storage, DefinitionError> {
     match rule.storage.as_deref() {
-        // Memory alone is refused as a key of a later version.
-        None | Some("durable" | "memory") => Ok(Storage::Durable),
+        None | Some("durable") => Ok(Storage::Durable),
+        Some("memory") => Ok(Storage::Memory),
         Some("hybrid") => Ok(Storage::Hybrid),
         Some(other) => {
             let reason =

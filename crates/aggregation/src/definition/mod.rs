@@ -183,6 +183,8 @@ pub enum Storage {
     Durable,
     /// In segments, and in memory too, so that reads touch no disk.
     Hybrid,
+    /// In memory; in segments is only what nothing could bring back after a restart.
+    Memory,
 }
 
 impl Storage {
@@ -191,6 +193,7 @@ impl Storage {
         match self {
             Storage::Durable => "durable",
             Storage::Hybrid => "hybrid",
+            Storage::Memory => "memory",
         }
     }
 }

@@ -221,7 +221,6 @@ fn keys_that_a_strategy_has_no_use_for_are_refused() {
 
 #[test]
 fn keys_of_later_versions_are_refused_by_name() {
-    insta::assert_snapshot!(reasons_with("storage: memory"), @"aggregate a: storage: not supported yet: storage, other than durable and hybrid");
     insta::assert_snapshot!(reasons_with("late_after_retention: merge"), @"aggregate a: late_after_retention: not supported yet: late_after_retention, other than reject and drop");
 }
 

@@ -131,9 +131,12 @@ pub(crate) async fn next(
 fn check_unfinished(reader: &Reader, aggregate: &Aggregate, missing: &TimeRanges, job: &mut Job) {
     let Some(own) = job.unfinished else { return };
     let stored = aggregate.stored();
-    let is_lost = reader.session().version().quarantine().iter().any(|one| {
-        one.id == stored && one.seq > own.seq && one.segment.times.overlaps(own.piece())
-    });
+    let version = reader.session().version();
+    let was_in_memory = aggregate.is_in_memory() && own.seq < version.opened();
+    let is_lost = was_in_memory
+        || version.quarantine().iter().any(|one| {
+            one.id == stored && one.seq > own.seq && one.segment.times.overlaps(own.piece())
+        });
     let is_missing = missing.covers(own.piece());
     if is_lost || !is_missing {
         job.unfinished = None;
@@ -232,7 +235,12 @@ pub(crate) async fn compute(
     progress.buckets_recomputed += cost.buckets;
     progress.rows_recomputed += cost.rows;
     progress.rows_changed += cost.rows_changed;
-    let replacement = computing.replacement((&batch.pieces, &TimeRanges::none()), &rows)?;
+    let medium = aggregate.medium(&batch.pieces);
+    if aggregate.is_in_memory() {
+        progress.note_medium(&batch.pieces, medium);
+    }
+    let times = (&batch.pieces, &TimeRanges::none());
+    let replacement = computing.replacement(times, &rows, medium)?;
     job.processed_rows += batch.rows.unwrap_or(points_scanned);
     job.total_rows = job.total_rows.max(job.processed_rows);
     job.batches += 1;
@@ -256,7 +264,7 @@ fn applied_with(
     let mut progress = Progress::clone(&aggregate.progress);
     let still_stale = reader.stale(aggregate, &TimeRanges::all()).subtract(done);
     progress.applied.raise_clean(seq, &still_stale);
-    progress.applied.set_all(&done.union(&reader.empty_beside(aggregate, done)), seq);
+    progress.apply(&done.union(&reader.empty_beside(aggregate, done)), seq);
     if let Some(before) = before.filter(|before| done.covers(before.piece())) {
         progress.applied.set(before.piece(), before.seq);
     }

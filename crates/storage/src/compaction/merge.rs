@@ -14,7 +14,7 @@ use crate::scan::merge::{Duplicates, Merge};
 use crate::scan::plan::Share;
 use crate::scan::source::{ReadWork, Source};
 use crate::segment::windows::windows;
-use crate::segment::{EncodedSegment, SegmentMeta, SegmentStore};
+use crate::segment::{EncodedSegment, Medium, SegmentMeta, SegmentStore};
 
 /// Writes the segments that take the place of those of the job, and returns what to put into the
 /// manifest; nothing if no row is left. Works on a thread of its own, with one result in memory at
@@ -50,10 +50,12 @@ async fn rewrite_here(
     limits: Limits,
 ) -> Result<Vec<SegmentMeta>, StorageError> {
     let min_seq = job.segments.iter().map(|segment| segment.min_seq).min().unwrap_or_default();
+    // A job never takes segments of two.
+    let medium = job.segments.first().map(|segment| Medium::of(segment)).unwrap_or_default();
     let mut written = Vec::new();
     for times in slices(&job.segments, limits) {
-        if let Some(segment) = encode(sources, times, id, store).await? {
-            store.put(&segment).await?;
+        if let Some(segment) = encode(sources, times, id, store, medium).await? {
+            store.put(&segment, medium).await?;
             written.push(segment.meta(min_seq, job.max_seq));
         }
     }
@@ -66,6 +68,7 @@ async fn encode(
     times: TimeRange,
     id: &MeasurementId,
     store: &SegmentStore,
+    medium: Medium,
 ) -> Result<Option<EncodedSegment>, StorageError> {
     let filter = ScanFilter::at(times.into());
     let live = sources.sources(&filter);
@@ -80,7 +83,7 @@ async fn encode(
     let live: Vec<&Source> = live.iter().collect();
     let mut rows = Merge::new(&sources.schema, &live, &work, duplicates, Share::WHOLE)?;
     let Some(first) = live.first().map(|source| source.times().start) else { return Ok(None) };
-    let mut writer = store.writer(id, first.start_of_day(), &sources.schema)?;
+    let mut writer = store.writer(id, first.start_of_day(), &sources.schema, medium)?;
     while let Some(batch) = rows.next().await? {
         writer.write(&batch)?;
     }

@@ -67,8 +67,12 @@ impl Engine {
         let (version, limits) = (self.version(), self.limits());
         let mut due = Vec::new();
         for measurement in version.all_measurements().filter(|one| is_wanted(one.id())) {
-            let jobs = choose(&self.input(measurement, &version), &limits);
-            due.extend(jobs.into_iter().map(|job| (measurement.id().clone(), job)));
+            // Rows of one time are in one medium, so that the age of segments never has to be
+            // compared across the two.
+            for is_in_memory in [false, true] {
+                let jobs = choose(&self.input(measurement, &version, is_in_memory), &limits);
+                due.extend(jobs.into_iter().map(|job| (measurement.id().clone(), job)));
+            }
         }
         due
     }
@@ -115,12 +119,19 @@ impl Engine {
         Ok(is_done)
     }
 
-    fn input(&self, measurement: &Measurement, version: &Version) -> CompactionInput {
+    fn input(
+        &self,
+        measurement: &Measurement,
+        version: &Version,
+        is_in_memory: bool,
+    ) -> CompactionInput {
         let damaged = self.shared().segments.damaged();
-        let paths = measurement.segments().map(|segment| &segment.path);
+        let segments =
+            || measurement.segments().filter(|segment| segment.is_in_memory() == is_in_memory);
+        let paths = segments().map(|segment| &segment.path);
         CompactionInput {
             kind: measurement.kind(),
-            segments: measurement.segments().cloned().collect(),
+            segments: segments().cloned().collect(),
             damaged: paths.filter(|path| damaged.contains(path)).cloned().collect(),
             tombstones: measurement.tombstones.to_vec(),
             floor: measurement.floor(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::Residency;
 
-fn segment_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn segment_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -29,6 +29,7 @@ pub(super) fn by_host(text: &str) -> Replacement {
         overwrites: TimeRanges::all(),
         batches: vec![RecordBatch::try_new(schema.arrow(), columns).unwrap()],
         schema,
+        medium: crate::Medium::Disk,
     }
 }
 

@@ -10,6 +10,8 @@ mod check;
 mod crash;
 #[path = "deletes.rs"]
 mod deletes;
+#[path = "memory.rs"]
+mod memory;
 #[path = "model.rs"]
 mod model;
 #[path = "points.rs"]
@@ -339,6 +341,7 @@ fn hourly(times: TimeRange, text: &str) -> Replacement {
         times: times.into(),
         overwrites: TimeRanges::none(),
         batches: vec![batch],
+        medium: crate::Medium::Disk,
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::changes::ChangeMap;
 use crate::quarantine::QuarantinedSegment;
-use crate::segment::SegmentMeta;
+use crate::segment::{SegmentMeta, is_in_memory};
 
 /// What a measurement holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +210,17 @@ pub enum Edit {
         /// Its number.
         log: u64,
     },
+}
+
+impl Edit {
+    /// Whether it adds or removes a segment in memory, of which the manifest is not to know.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        match self {
+            Edit::AddSegment { segment, .. } => segment.is_in_memory(),
+            Edit::RemoveSegment { path, .. } => is_in_memory(path),
+            _ => false,
+        }
+    }
 }
 
 /// The beginning of a log, which is durable and so must be readable.

@@ -19,7 +19,7 @@ use crate::manifest::{MeasurementKind, Tombstone};
 use crate::segment::selection::with_columns;
 use crate::segment::sort::sort_rows;
 use crate::segment::test_rows::{Row, batch, rows, schema};
-use crate::segment::{SegmentHandle, SegmentShape, SegmentStore};
+use crate::segment::{Medium, SegmentHandle, SegmentShape, SegmentStore};
 
 /// Identity of a row.
 type Key = (BTreeMap<String, String>, i64);
@@ -182,7 +182,7 @@ impl Measurement {
 
     async fn store_segments(&mut self, rows: RecordBatch, seq: SequenceNumber) {
         let (id, schema) = (Measurement::id(), &self.sources.schema);
-        for segment in self.store.write_rows(&id, schema, vec![rows]).await.unwrap() {
+        for segment in self.store.write_rows(&id, schema, vec![rows], Medium::Disk).await.unwrap() {
             let meta = Arc::new(segment.meta(seq, seq));
             self.sources.segments.push(self.store.handle(meta));
         }

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::store::from_hex;
+use super::footer::from_hex;
 use super::writer::to_hex;
 
 /// Bytes of a block but for the last one of the data.

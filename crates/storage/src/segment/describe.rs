@@ -10,7 +10,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
 
 use super::checksums::{BlockChecksums, DamagedBlock};
-use super::store::value_of;
+use super::footer::value_of;
 use super::writer::{BLOCK_CHECKSUMS_KEY, FORMAT_KEY};
 use crate::error::StorageError;
 

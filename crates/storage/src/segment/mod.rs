@@ -1,7 +1,7 @@
 //! Segments: immutable Parquet files, each over one or more UTC days of one measurement.
 //!
 //! Reading order: [`tag_keys`] and [`sort`] define the order of rows, [`windows`] says which days
-//! share a segment, [`writer`] encodes them, [`store`] keeps the files and [`checksums`] tell
+//! share a segment, [`writer`] encodes them, [`store`] keeps the files or, by their [`medium`], just the bytes, and [`checksums`] tell
 //! whether they are sound, [`reader`] reads what [`prune`] leaves, [`blocks`] that
 //! were decoded are kept for a while, those of [`resident`] segments as long as they live, [`last_points`] are kept ready.
 
@@ -11,7 +11,9 @@ mod cache;
 mod checksums;
 mod damage;
 mod describe;
+mod footer;
 pub(crate) mod last_points;
+mod medium;
 mod path;
 mod prune;
 pub(crate) mod reader;
@@ -36,7 +38,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use describe::describe_segment;
 pub(crate) use last_points::LastPoints;
-pub(crate) use path::{SEGMENTS_FOLDER, file_number};
+pub use medium::Medium;
+pub(crate) use path::{SEGMENTS_FOLDER, file_number, is_in_memory};
 pub(crate) use reader::SegmentReader;
 pub(crate) use selection::Selection;
 pub(crate) use store::{Removal, SegmentHandle, SegmentShape, SegmentStore};
@@ -50,7 +53,7 @@ pub(crate) use writer::{EncodedSegment, ROW_GROUP_ROWS};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SegmentMeta {
     /// Path relative to the data folder: `segments/<database>/<measurement>/<day>/<id>.parquet`,
-    /// names percent-encoded.
+    /// names percent-encoded; `memory/..` if it is in memory alone.
     pub path: String,
     /// Size of the file.
     pub bytes: u64,

@@ -19,10 +19,11 @@ use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder
 use parquet::errors::ParquetError;
 
 use super::blocks::{Block, block_rows, blocks_of, compact};
+use super::footer::Footer;
 use super::prune::{GroupPlan, plan_row_group};
 use super::row_ranges::RowRanges;
 use super::selection::{Selection, at_times, keep, of_series, with_columns};
-use super::store::{Footer, SegmentHandle};
+use super::store::SegmentHandle;
 use crate::error::StorageError;
 
 /// Rows per batch.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::blocks::Block;
+use super::footer::Footer;
 use super::reader::all_blocks;
-use super::store::{Footer, SegmentHandle};
+use super::store::SegmentHandle;
 use crate::error::StorageError;
 
 /// All rows of a segment, decoded.

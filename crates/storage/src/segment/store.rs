@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataPushDecoder};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataPushDecoder};
 use tracing::warn;
 
 use super::SegmentMeta;
@@ -19,13 +19,14 @@ use super::blocks::Blocks;
 use super::cache::PerSegment;
 use super::checksums::{BlockChecksums, DamagedBlock};
 use super::damage::DamagedSegments;
+use super::footer::{Footer, value_of};
 use super::last_points::{self, LastPoints};
-use super::path::segment_path;
+use super::medium::{Medium, SegmentsInMemory};
+use super::path::{is_in_memory, segment_path};
 use super::resident::ResidentRows;
 use super::sort::{sort_rows, split_by_window};
 use super::writer::{
-    BLOCK_CHECKSUMS_KEY, EncodedSegment, FIRST_TAG_KEYS_KEY, FORMAT_KEY, FORMAT_VERSION,
-    ROW_GROUP_ROWS, SegmentWriter,
+    BLOCK_CHECKSUMS_KEY, EncodedSegment, FORMAT_KEY, FORMAT_VERSION, ROW_GROUP_ROWS, SegmentWriter,
 };
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path, run_blocking};
@@ -39,6 +40,7 @@ const FOOTER_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct SegmentStore {
     files: Arc<FileStore>,
+    in_memory: SegmentsInMemory,
     footers: PerSegment<Footer>,
     last_points: PerSegment<LastPoints>,
     blocks: Blocks,
@@ -84,6 +86,7 @@ impl SegmentStore {
     pub(crate) fn new(files: Arc<FileStore>, next_file: u64, shape: SegmentShape) -> Arc<Self> {
         Arc::new(SegmentStore {
             files,
+            in_memory: SegmentsInMemory::default(),
             footers: PerSegment::new(FOOTER_BYTES),
             last_points: PerSegment::new(last_points::CACHE_BYTES),
             blocks: Blocks::default(),
@@ -115,20 +118,50 @@ impl SegmentStore {
         id: &MeasurementId,
         day: Timestamp,
         schema: &Arc<Schema>,
+        medium: Medium,
     ) -> Result<SegmentWriter, StorageError> {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-        SegmentWriter::new(segment_path(id, day, number), id, schema, self.shape.row_group_rows)
+        let path = segment_path(id, day, number, medium);
+        SegmentWriter::new(path, id, schema, self.shape.row_group_rows)
     }
 
-    /// Stores an encoded segment durably.
+    /// Stores an encoded segment in its medium, durably unless that is memory.
     ///
     /// # Errors
     /// [`StorageError::Io`] if that fails.
-    pub(crate) async fn put(&self, segment: &EncodedSegment) -> Result<(), StorageError> {
+    pub(crate) async fn put(
+        &self,
+        segment: &EncodedSegment,
+        medium: Medium,
+    ) -> Result<(), StorageError> {
+        if medium == Medium::Memory {
+            self.in_memory.put(&segment.path, &segment.bytes);
+            return Ok(());
+        }
         self.files.put(&segment.path, segment.bytes.clone(), PutKind::Create).await?;
         self.files.keep_copy(&segment.path, segment.bytes.clone()).await;
         self.written_bytes.fetch_add(segment.bytes.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// From now on new rows do not go to memory if that would take more than this. Compaction is
+    /// free to, as it gives back more than it takes.
+    pub(crate) fn limit_memory(&self, most_bytes: u64) {
+        self.in_memory.limit(most_bytes);
+    }
+
+    /// What segments in memory take.
+    pub(crate) fn bytes_in_memory(&self) -> u64 {
+        self.in_memory.bytes()
+    }
+
+    /// Forgets a segment in memory; `false` if this names a file.
+    pub(crate) fn forget_in_memory(&self, path: &str) -> bool {
+        let is_in_memory = is_in_memory(path);
+        if is_in_memory {
+            self.in_memory.remove(path);
+        }
+        is_in_memory
     }
 
     /// Bytes of all segments written since the start.
@@ -141,17 +174,23 @@ impl SegmentStore {
     ///
     /// # Errors
     /// [`StorageError::Io`] if a file cannot be written, [`StorageError::Invalid`] if columns are
-    /// missing, [`StorageError::Arrow`] or [`StorageError::Parquet`] if they do not fit together.
+    /// missing, [`StorageError::Arrow`] or [`StorageError::Parquet`] if they do not fit together,
+    /// [`StorageError::NoRoomInMemory`].
     pub(crate) async fn write_rows(
         self: &Arc<Self>,
         id: &MeasurementId,
         schema: &Arc<Schema>,
         batches: Vec<RecordBatch>,
+        medium: Medium,
     ) -> Result<Vec<EncodedSegment>, StorageError> {
         let (store, id, schema) = (Arc::clone(self), id.clone(), Arc::clone(schema));
-        let segments = run_blocking(move || store.encode_rows(&id, &schema, &batches)).await?;
+        let encode = move || store.encode_rows(&id, &schema, &batches, medium);
+        let segments = run_blocking(encode).await?;
+        if medium == Medium::Memory {
+            self.in_memory.check_room(segments.iter().map(|one| one.bytes.len() as u64).sum())?;
+        }
         for segment in &segments {
-            self.put(segment).await?;
+            self.put(segment, medium).await?;
         }
         Ok(segments)
     }
@@ -161,11 +200,12 @@ impl SegmentStore {
         id: &MeasurementId,
         schema: &Arc<Schema>,
         batches: &[RecordBatch],
+        medium: Medium,
     ) -> Result<Vec<EncodedSegment>, StorageError> {
         let rows = concat_rows(&schema.arrow(), batches)?;
         let mut segments = Vec::new();
         for (day, rows) in split_by_window(&sort_rows(schema, &rows)?, self.window_rows())? {
-            let mut writer = self.writer(id, day, schema)?;
+            let mut writer = self.writer(id, day, schema, medium)?;
             writer.write(&rows)?;
             segments.push(writer.finish()?);
         }
@@ -339,6 +379,9 @@ impl SegmentHandle {
     }
 
     async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StorageError> {
+        if let Some(parts) = self.store.in_memory.ranges(&self.meta.path, ranges) {
+            return Ok(parts);
+        }
         let location = object_path(&self.meta.path)?;
         let files = &self.store.files;
         let found = files.segment_ranges(&location, self.meta.bytes, ranges).await;
@@ -380,9 +423,14 @@ impl SegmentHandle {
 
     async fn load_footer(&self) -> Result<Footer, StorageError> {
         let SegmentMeta { bytes: expected, footer_at, footer_crc, .. } = *self.meta;
-        let location = object_path(&self.meta.path)?;
-        let found = self.store.files.segment_size(&location, expected).await;
-        let size = found.map_err(|source| self.unreadable(source))?;
+        let size = match self.store.in_memory.get(&self.meta.path) {
+            Some(bytes) => bytes.len() as u64,
+            None => {
+                let location = object_path(&self.meta.path)?;
+                let found = self.store.files.segment_size(&location, expected).await;
+                found.map_err(|source| self.unreadable(source))?
+            }
+        };
         if size != expected {
             return Err(self.corrupt(size, format!("it has {size} bytes instead of {expected}")));
         }
@@ -438,59 +486,13 @@ impl Drop for SegmentHandle {
         self.store.last_points.forget(&self.meta.path);
         self.store.blocks.forget(&self.meta.path);
         self.store.damaged.forget(&self.meta.path);
+        if self.store.forget_in_memory(&self.meta.path) {
+            return;
+        }
         let files = match removal {
             Removal::Delete => &self.store.unreferenced,
             Removal::Keep => &self.store.given_up,
         };
         files.lock().push(self.meta.path.clone());
     }
-}
-
-/// What a segment says of its columns, row groups and pages.
-#[derive(Debug)]
-pub(crate) struct Footer {
-    arrow: ArrowReaderMetadata,
-    checksums: BlockChecksums,
-    bytes: usize,
-}
-
-impl Footer {
-    /// With the Arrow types of the columns.
-    pub(crate) fn arrow(&self) -> &ArrowReaderMetadata {
-        &self.arrow
-    }
-
-    /// As Parquet has it, page index included.
-    pub(crate) fn parquet(&self) -> &ParquetMetaData {
-        self.arrow.metadata()
-    }
-
-    /// Memory that it takes.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Number of row groups.
-    pub(crate) fn row_groups(&self) -> usize {
-        self.parquet().num_row_groups()
-    }
-
-    /// Key of the tags of the first row of every row group, under the schema of the segment.
-    pub(crate) fn first_tag_keys(&self) -> Option<Vec<Vec<u8>>> {
-        let pairs = self.parquet().file_metadata().key_value_metadata();
-        let keys = value_of(pairs, FIRST_TAG_KEYS_KEY)?.split(',').map(from_hex);
-        let keys: Option<Vec<Vec<u8>>> = keys.collect();
-        keys.filter(|keys| keys.len() == self.row_groups())
-    }
-}
-
-/// The value of a key of a file's metadata.
-pub(super) fn value_of<'a>(pairs: Option<&'a Vec<KeyValue>>, key: &str) -> Option<&'a str> {
-    pairs?.iter().find(|pair| pair.key == key)?.value.as_deref()
-}
-
-/// Reads [`to_hex`](super::writer::to_hex); `None` if it is not that.
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
 }

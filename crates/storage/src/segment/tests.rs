@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::prune::plan_row_group;
 use super::test_rows::{Row, batch, rows, schema};
 use super::writer::ROW_GROUP_ROWS;
-use super::{Removal, SegmentHandle, SegmentReader, SegmentShape, SegmentStore, Selection};
+use super::{Medium, Removal, SegmentHandle, SegmentReader, SegmentShape, SegmentStore, Selection};
 use crate::error::StorageError;
 use crate::file_store::{FileStore, PutKind, object_path};
 
@@ -33,7 +33,8 @@ async fn write(
     schema: &Arc<Schema>,
     rows: &[Row],
 ) -> Vec<Arc<SegmentHandle>> {
-    let written = store.write_rows(&id(), schema, vec![batch(schema, rows)]).await.unwrap();
+    let written =
+        store.write_rows(&id(), schema, vec![batch(schema, rows)], Medium::Disk).await.unwrap();
     let seq = SequenceNumber::new(1);
     written.iter().map(|segment| store.handle(Arc::new(segment.meta(seq, seq)))).collect()
 }
@@ -168,8 +169,10 @@ async fn what_was_decoded_lately_is_not_read_again() {
 async fn any_tool_reads_a_segment() {
     let store = SegmentStore::new(FileStore::in_memory(), 1, DAYS);
     let schema = schema(&["dc", "host"], &["a", "s"]);
-    let written =
-        store.write_rows(&id(), &schema, vec![batch(&schema, &many_rows(2, 50))]).await.unwrap();
+    let written = store
+        .write_rows(&id(), &schema, vec![batch(&schema, &many_rows(2, 50))], Medium::Disk)
+        .await
+        .unwrap();
     let builder = ParquetRecordBatchReaderBuilder::try_new(written[0].bytes.clone()).unwrap();
     let group = builder.metadata().row_group(0);
     let order: Vec<i32> = group.sorting_columns().unwrap().iter().map(|c| c.column_idx).collect();

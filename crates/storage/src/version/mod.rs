@@ -27,6 +27,8 @@ pub struct Version {
     pub(crate) seq: SequenceNumber,
     /// All commits up to this one are in segments.
     pub(crate) flushed: SequenceNumber,
+    /// The commit with which the engine was opened.
+    pub(crate) opened: SequenceNumber,
     databases: OrdMap<Arc<str>, Arc<[RetentionRule]>>,
     measurements: OrdMap<MeasurementId, Arc<Measurement>>,
     documents: OrdMap<String, Arc<str>>,
@@ -46,6 +48,11 @@ impl Version {
     /// The last commit in here.
     pub fn seq(&self) -> SequenceNumber {
         self.seq
+    }
+
+    /// The commit with which the engine was opened. Whatever is in memory alone came after it.
+    pub fn opened(&self) -> SequenceNumber {
+        self.opened
     }
 
     /// Names of all databases, ascending.
