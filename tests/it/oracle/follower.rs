@@ -6,7 +6,6 @@ use highwater_aggregation::Restatement;
 use highwater_core::{SequenceNumber, Timestamp};
 
 /// What is known of one aggregate.
-#[derive(Default)]
 pub(crate) struct Follower {
     /// Where the feed goes on.
     pub(crate) next: SequenceNumber,
@@ -14,6 +13,13 @@ pub(crate) struct Follower {
     closed: i64,
     /// Rows by start of the bucket.
     rows: BTreeMap<i64, Vec<Vec<String>>>,
+}
+
+impl Default for Follower {
+    /// Nothing is known yet, of times before 1970 neither.
+    fn default() -> Self {
+        Follower { next: SequenceNumber::ZERO, closed: i64::MIN, rows: BTreeMap::new() }
+    }
 }
 
 impl Follower {
