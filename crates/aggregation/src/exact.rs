@@ -15,6 +15,7 @@
 //! Between the levels stand rows of partials, see [`materialization`](crate::materialization).
 
 mod building;
+mod ragged;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

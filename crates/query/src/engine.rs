@@ -12,7 +12,7 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -39,6 +39,9 @@ use crate::session::QuerySession;
 pub const CATALOG: &str = "highwater";
 /// Name of the schema with the measurements of the session's database.
 pub const PUBLIC: &str = "public";
+
+/// DataFusion's rule that pushes filters into scans.
+const PUSH_DOWN_FILTER: &str = "push_down_filter";
 
 /// Answers SQL over one storage engine; cheap to clone.
 #[derive(Clone)]
@@ -146,6 +149,9 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     let mut optimizer = Optimizer::new().rules;
     optimizer.insert(0, Arc::new(FillGaps));
     optimizer.splice(0..0, registry.first_optimizer_rules);
+    let pushes = |rule: &Arc<dyn OptimizerRule + Send + Sync>| rule.name() == PUSH_DOWN_FILTER;
+    let pushed = optimizer.iter().rposition(pushes).map_or(optimizer.len(), |at| at + 1);
+    optimizer.splice(pushed..pushed, registry.pushed_optimizer_rules);
     optimizer.extend(registry.last_optimizer_rules);
     optimizer.push(Arc::new(LastPoints { functions: registry.last_functions }));
     let mut planners: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> = vec![Arc::new(GapFillPlanner)];

@@ -382,7 +382,7 @@ impl AggregateFunction {
     }
 
     /// Whether the time is an argument too.
-    pub(super) fn goes_by_time(self) -> bool {
+    pub(crate) fn goes_by_time(self) -> bool {
         matches!(
             self.partial_function(),
             Function::First | Function::Last | Function::Counter | Function::TimeWeighted
