@@ -14,7 +14,7 @@ databases:
         source: cpu
         interval: 1m
         group_by: [host]
-        aggregations: [{function: count}, {field: usage, function: [mean, max, count]}]
+        aggregations: [{function: count}, {field: usage, function: [mean, max]}, {field: state, function: distinct}]
         refresh: {every: 10s}
       - {name: cpu_1h, source: cpu_1m, interval: 1h, refresh: {every: 10s}}
       - {name: old_1d, source: old, interval: 1d, aggregations: [{function: count}, {field: v, function: sum}], refresh: {every: 10s}}
@@ -28,7 +28,7 @@ fn four_hours() -> TestServer {
         .flat_map(|at| {
             let time = start + at * 600;
             [
-                format!("cpu,host=a usage={at} {time}"),
+                format!("cpu,host=a usage={at},state=\"{}\" {time}", at % 3),
                 format!("cpu,host=a usage={at}.5 {}", time + 30),
                 format!("cpu,host=idle other=1 {time}"),
             ]
@@ -69,6 +69,11 @@ fn x_02_a_query_on_points_is_answered_from_the_coarsest_aggregate() {
     let finer = "SELECT date_trunc('minute', time) AS t, max(usage) FROM cpu GROUP BY t ORDER BY t";
     is_answered_from(&server, finer, "cpu_1m");
     same_answer(&server, finer);
+    let whole = "SELECT sum(usage), count(DISTINCT host), avg(other) FROM cpu WHERE host <> 'b'";
+    assert!(server.csv(&format!("EXPLAIN {whole}")).contains("gives avg(other)"));
+    let derived = "SELECT sum(usage) AS s, count(DISTINCT state) AS n FROM cpu";
+    is_answered_from(&server, derived, "cpu_1h");
+    assert_eq!(same_answer(&server, derived), "s,n\n564.0,3\n");
     let nothing = "SELECT count(*), avg(usage) FROM cpu WHERE host = 'none'";
     is_answered_from(&server, nothing, "cpu_1h");
     assert!(same_answer(&server, nothing).ends_with("\n0,\n"));

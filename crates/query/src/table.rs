@@ -66,7 +66,7 @@ impl MeasurementTable {
             limits: self.limits.clone(),
             schema: Arc::clone(&self.schema),
             only_last: true,
-            is_replaceable: false,
+            is_replaceable: self.is_replaceable,
         };
         (!self.only_last).then(table)
     }

@@ -71,7 +71,9 @@ pub(crate) fn any_question(random: &mut Random, columns: &[&'static str], base: 
             (tags.map(ToString::to_string).collect(), any_of(random, &calls, 3))
         }
         1 => (vec!["s".to_owned()], any_of(random, &["count(*)", "sum(v)", "last(v)"], 2)),
-        2 => (vec!["dc".to_owned()], any_of(random, &["count(v)", "sum(v)", "max(n)"], 2)),
+        2 => {
+            (vec!["dc".to_owned()], any_of(random, &["count(v)", "sum(v)", "avg(v)", "max(n)"], 2))
+        }
         _ => {
             let keys = if random.chance(50) { vec!["host".to_owned()] } else { Vec::new() };
             (keys, any_of(random, &CALLS, 4))

@@ -3,10 +3,15 @@
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident};
 
+use highwater_core::FieldType;
+
 use super::choose::Answer;
+use super::decide::Source;
 use super::question::Question;
+use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::{Reader, Wanted};
+use crate::functions;
 
 /// Columns: the groups and the calls of the question, under its names.
 pub(super) fn plan(
@@ -21,26 +26,40 @@ pub(super) fn plan(
     };
     let named = |(expr, name): (&Expr, &String)| expr.clone().alias(name);
     let groups: Vec<Expr> = question.groups.iter().zip(question.group_names()).map(named).collect();
-    let outputs = answer.answering.outputs.iter().map(|&at| &answer.resolved.outputs[at]);
-    let calls = || question.calls.iter().zip(question.call_names()).zip(outputs.clone());
+    let calls = || question.calls.iter().zip(question.call_names());
     let merges: Vec<Expr> = calls()
-        .map(|((call, name), output)| call.function.merge_expr(&output.name).alias(name))
+        .zip(&answer.answering.sources)
+        .map(|((call, name), source)| {
+            call.function.merge_of(partial(source, &answer.resolved)).alias(name)
+        })
         .collect();
     let merged = rows.aggregate(groups, merges)?;
     let labels: Vec<Expr> = question.group_names().iter().map(ident).collect();
-    let answers = calls().map(|((call, name), output)| {
-        let result = call.function.output_type(output.input);
+    let answers = calls().map(|(call, name)| {
+        let result = FieldType::of_arrow(&call.output).unwrap_or(FieldType::Float);
         call.function.finish_expr(name, result, labels.clone()).alias(name)
     });
     let columns: Vec<Expr> = labels.iter().cloned().chain(answers).collect();
     Ok(merged.project(columns)?.build()?)
 }
 
+/// The partials that give a call, in a row of partials.
+fn partial(source: &Source, resolved: &Resolved) -> Expr {
+    let column = |at: usize| ident(&*resolved.outputs[at].name);
+    match *source {
+        Source::Output(at) => column(at),
+        Source::SumAndCount(sum, count) => {
+            let values = resolved.outputs[sum].input.unwrap_or(FieldType::Float);
+            functions::mean_of(column(sum), column(count), values)
+        }
+        Source::SumOfMean(mean) => functions::sum_of_mean(column(mean)),
+        Source::CountOfMean(mean) => functions::count_of_mean(column(mean)),
+    }
+}
+
 /// Rows of partials of all points that the question is about.
 fn rows(reader: &Reader, answer: &Answer) -> Result<LogicalPlan, AggregationError> {
-    let mut outputs = answer.answering.outputs.clone();
-    outputs.sort_unstable();
-    outputs.dedup();
+    let outputs = answer.answering.outputs();
     let (aggregate, resolved) = (&answer.aggregate, &answer.resolved);
     let whole =
         reader.partials(aggregate, resolved, &outputs, &Wanted::at(answer.whole.clone()))?;

@@ -10,7 +10,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use highwater_core::{SequenceNumber, TimeRange, TimeRanges};
+use highwater_core::{SequenceNumber, TimeRange, TimeRanges, Timestamp};
 use highwater_storage::Measurement;
 
 use super::decide::{Answering, Candidate, decide};
@@ -20,6 +20,7 @@ use crate::catalog::Aggregate;
 use crate::definition::Resolved;
 use crate::error::AggregationError;
 use crate::exact::Reader;
+use crate::partial::MOST_DISTINCT;
 
 /// An aggregate that answers a question, and from what.
 #[derive(Debug)]
@@ -100,40 +101,25 @@ fn answer_of(
     aggregate: &Arc<Aggregate>,
     question: &Question,
 ) -> Result<Answer, Reason> {
-    let document = &aggregate.document;
-    match (document.detached, document.enabled, &document.root_columns) {
-        (true, ..) => return Err(Reason::Detached),
-        (_, false, _) => return Err(Reason::Disabled),
-        (.., Some(_)) => return Err(Reason::Dropped),
-        _ => {}
-    }
+    check_standing(aggregate)?;
     let resolved = reader.resolve(aggregate).map_err(misfit)?;
     let conditions = conditions(reader, points, aggregate)?;
     let definition = &aggregate.definition;
     let candidate = Candidate { definition, resolved: &resolved, conditions: &conditions };
     let answering = decide(question, &candidate)?;
-    let valid_from = answering
-        .outputs
-        .iter()
-        .filter_map(|&at| reader.valid_from(aggregate, &resolved.outputs[at]));
-    let valid_from = valid_from.max();
-    let live = TimeRange::since(points.floor().max(reader.sealed_before(aggregate)));
-    let kept = reader.kept(aggregate).within(live);
-    let usable = kept.within(TimeRange::since(valid_from.unwrap_or(live.start)));
+    let outputs = answering.outputs().into_iter().map(|at| &resolved.outputs[at]);
+    let valid_from = outputs.filter_map(|output| reader.valid_from(aggregate, output)).max();
     let asked = question.times.within(TimeRange::since(points.floor()));
-    let pieces = definition.pieces;
-    let whole_in = |usable: &TimeRanges| -> TimeRanges {
-        asked.intersect(usable).iter().map(|range| pieces.round_in(range)).collect()
-    };
-    let whole = whole_in(&usable);
-    if whole.is_empty() {
-        let is_late = !whole_in(&kept).is_empty();
-        return Err(valid_from.filter(|_| is_late).map_or(Reason::NoWholePiece, Reason::ValidFrom));
-    }
+    let whole = whole_pieces(reader, aggregate, &asked, valid_from)?;
     let stale = reader.stale(aggregate, &whole);
     let fresh = aggregate.progress.applied.covered().intersect(&whole).subtract(&stale);
     if fresh.is_empty() {
         return Err(Reason::NothingStored);
+    }
+    let limited = question.calls.iter().find(|call| call.has_no_limit);
+    let is_below_limit = || points_at_most(points, &asked) <= MOST_DISTINCT as u64;
+    if let Some(call) = limited.filter(|_| !is_below_limit()) {
+        return Err(Reason::TooManyValues { call: call.text.clone() });
     }
     let stored = reader.session().version().measurement(&aggregate.stored());
     // There are no more rows than points, but some that are stored may be hidden.
@@ -141,6 +127,40 @@ fn answer_of(
     let rows = stored + rows_in(points, &asked.subtract(&fresh));
     let ragged = with_points(points, &asked.subtract(&whole));
     Ok(Answer { aggregate: Arc::clone(aggregate), resolved, answering, whole, ragged, rows })
+}
+
+/// Whether an aggregate follows its points at all.
+fn check_standing(aggregate: &Aggregate) -> Result<(), Reason> {
+    let document = &aggregate.document;
+    match (document.detached, document.enabled, &document.root_columns) {
+        (true, ..) => Err(Reason::Detached),
+        (_, false, _) => Err(Reason::Disabled),
+        (.., Some(_)) => Err(Reason::Dropped),
+        _ => Ok(()),
+    }
+}
+
+/// The whole pieces within `asked` that say what the points say: of live points, kept, and with all
+/// outputs that are read, which may be so from some time on only.
+fn whole_pieces(
+    reader: &Reader,
+    aggregate: &Aggregate,
+    asked: &TimeRanges,
+    valid_from: Option<Timestamp>,
+) -> Result<TimeRanges, Reason> {
+    let pieces = aggregate.definition.pieces;
+    let live = TimeRange::since(reader.sealed_before(aggregate));
+    let within = |range: TimeRange| -> TimeRanges {
+        let usable = asked.intersect(&reader.kept(aggregate).within(range));
+        usable.iter().map(|range| pieces.round_in(range)).collect()
+    };
+    let valid = valid_from.map_or(live, |from| live.intersect(TimeRange::since(from)));
+    let whole = within(valid);
+    match valid_from {
+        _ if !whole.is_empty() => Ok(whole),
+        Some(from) if !within(live).is_empty() => Err(Reason::ValidFrom(from)),
+        _ => Err(Reason::NoWholePiece),
+    }
 }
 
 fn misfit(error: AggregationError) -> Reason {
@@ -151,6 +171,12 @@ fn misfit(error: AggregationError) -> Reason {
 fn with_points(points: &Measurement, times: &TimeRanges) -> TimeRanges {
     let touched = |range| points.changes().touched_after(SequenceNumber::ZERO, range).within(range);
     times.iter().map(touched).fold(TimeRanges::none(), |all, more| all.union(&more))
+}
+
+/// No fewer points than a measurement has in these times.
+fn points_at_most(measurement: &Measurement, times: &TimeRanges) -> u64 {
+    let segments = measurement.segments().filter(|segment| times.overlaps(segment.times));
+    segments.map(|segment| segment.rows).sum::<u64>() + measurement.memtable_rows() as u64
 }
 
 /// About how many rows a measurement has in these times: of a segment that sticks out, its share.

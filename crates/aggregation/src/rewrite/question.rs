@@ -12,7 +12,7 @@ use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate, Cast, Expr, LogicalPlan, TableScan};
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Schema, TimeRanges};
+use highwater_core::{ColumnRole, FieldType, Schema, TimeRanges};
 use highwater_query::MeasurementTable;
 use highwater_query::pushdown::prune;
 
@@ -46,6 +46,8 @@ pub(super) struct Call {
     pub(super) column: Option<Arc<str>>,
     /// Type of its answer.
     pub(super) output: DataType,
+    /// Whether it is a `count(DISTINCT ..)`, which has an answer however many values there are.
+    pub(super) has_no_limit: bool,
     /// As SQL has it.
     pub(super) text: String,
 }
@@ -96,7 +98,7 @@ impl Question {
         let outputs = fields[groups.len()..].iter().map(|field| field.data_type().clone());
         let call = |(expr, output): (&Expr, DataType)| {
             let kept = Call::of(&of_columns(expr)?, output, schema);
-            let unknown = || format!("{} is none of what aggregates keep", expr.clone().unalias());
+            let unknown = || format!("{} is none of what aggregates keep", expr.human_display());
             kept.ok_or_else(|| Reason::Question(unknown()))
         };
         let calls = aggregate.aggr_expr.iter().zip(outputs).map(call).collect::<Result<_, _>>()?;
@@ -127,9 +129,23 @@ impl Call {
     /// The call that an expression is; `None` if partials cannot give it.
     fn of(expr: &Expr, output: DataType, schema: &Schema) -> Option<Self> {
         let Expr::AggregateFunction(UdafCall { func, params }) = expr else { return None };
-        let is_plain = !params.distinct && params.filter.is_none() && params.order_by.is_empty();
+        let is_plain = params.filter.is_none() && params.order_by.is_empty();
         if !is_plain || params.null_treatment.is_some() {
             return None;
+        }
+        let text = expr.human_display().to_string();
+        if params.distinct {
+            let [value] = params.args.as_slice() else { return None };
+            // Floats that compare as equal may have different bits.
+            let column = Some(column_of(value, schema)?).filter(|name| !is_float(name, schema));
+            let function = AggregateFunction::Distinct;
+            return (func.name() == "count" && column.is_some()).then_some(Call {
+                function,
+                column,
+                output,
+                has_no_limit: true,
+                text,
+            });
         }
         let function = AggregateFunction::of(func, &params.args)?;
         let (value, more) = params.args.split_first()?;
@@ -142,8 +158,8 @@ impl Call {
         if !is_complete || function.goes_by_order() {
             return None;
         }
-        let text = expr.to_string();
-        let call = |function, column| Some(Call { function, column, output, text });
+        let call =
+            |function, column| Some(Call { function, column, output, has_no_limit: false, text });
         match (function, value) {
             (AggregateFunction::Count, Expr::Literal(value, _)) if value.is_null() => None,
             (AggregateFunction::Count, _) => call(function, None),
@@ -153,6 +169,11 @@ impl Call {
             (_, value) => call(function, Some(column_of(value, schema)?)),
         }
     }
+}
+
+fn is_float(column: &str, schema: &Schema) -> bool {
+    let role = schema.column(column).map(|column| column.role);
+    role == Some(ColumnRole::Field(FieldType::Float))
 }
 
 /// The column that values are of; a tag may be taken as text.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use highwater_core::Timestamp;
 
+use crate::partial::MOST_DISTINCT;
+
 /// Why an aggregate does not answer a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -35,6 +37,8 @@ pub(crate) enum Reason {
     NotKept { call: String },
     /// A function by order or of single series needs all of its groups.
     NeedsAllGroups { call: String },
+    /// It counts no more than so many different values.
+    TooManyValues { call: String },
     /// It only has points that meet a condition that the question does not ask for.
     Narrower { condition: String },
     /// None of its pieces lies within the times that are asked for.
@@ -74,6 +78,10 @@ impl fmt::Display for Reason {
             Reason::NeedsAllGroups { call } => {
                 write!(f, "{call} needs every column that it groups by as a group")
             }
+            Reason::TooManyValues { call } => write!(
+                f,
+                "there may be more than the {MOST_DISTINCT} different values that it counts for {call}"
+            ),
             Reason::Narrower { condition } => {
                 write!(f, "it has only points with {condition}, which the query does not ask for")
             }
