@@ -187,7 +187,7 @@ impl Aggregates {
             let reason = format!("{name} is built anew because its source is; undo that change");
             return Err(AggregationError::Conflict(reason));
         }
-        self.commit_change(&reader, planned).await
+        self.commit_change(reader, planned).await
     }
 }
 

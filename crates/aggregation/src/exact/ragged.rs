@@ -14,7 +14,7 @@ impl Reader {
     /// The partials of just these times, straight from the points of the root measurement,
     /// whatever stands between it and the aggregate. Rows of partials like the stored ones, each
     /// of a part of a piece.
-    pub(crate) fn from_points(
+    pub(crate) fn partials_of_points(
         &self,
         aggregate: &Aggregate,
         resolved: &Resolved,

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BinaryArray, BinaryBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, internal_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use highwater_core::FieldType;
 
 use super::column::binary;
 use super::error::undecodable;
-use crate::partial::{Count, DecodeError, ExactSum, IntegerSum, Mean, Partial};
+use super::metadata::partial_field;
+use crate::partial::{Count, DecodeError, ExactSum, Function, IntegerSum, Mean, Partial};
 
 /// The partial of a mean, from those of the sum and the count of values of a type.
 pub(crate) fn mean_of(sum: Expr, count: Expr, values: FieldType) -> Expr {
@@ -30,8 +32,15 @@ pub(crate) fn count_of_mean(mean: Expr) -> Expr {
     Conversion::CountOfMean.call(vec![mean])
 }
 
+/// The same partials in a column that says what they are: stored ones say nothing, so that plans
+/// over both kinds would differ in what they say.
+pub(crate) fn described(partial: Expr, function: Function, values: Option<FieldType>) -> Expr {
+    Conversion::Described(function, values).call(vec![partial])
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Conversion {
+    Described(Function, Option<FieldType>),
     MeanOf(FieldType),
     SumOfMean,
     CountOfMean,
@@ -77,6 +86,7 @@ impl ScalarUDFImpl for Convert {
     fn name(&self) -> &str {
         match self.conversion {
             Conversion::MeanOf(_) => "mean_of_partials",
+            Conversion::Described(..) => "described",
             Conversion::SumOfMean => "sum_of_mean",
             Conversion::CountOfMean => "count_of_mean",
         }
@@ -90,12 +100,23 @@ impl ScalarUDFImpl for Convert {
         Ok(DataType::Binary)
     }
 
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        let field = match self.conversion {
+            Conversion::Described(function, values) => partial_field(self.name(), function, values),
+            _ => Field::new(self.name(), DataType::Binary, true),
+        };
+        Ok(Arc::new(field))
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns = args
             .args
             .iter()
             .map(|arg| Ok(cast(&arg.to_array(args.number_rows)?, &DataType::Binary)?));
         let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
+        if let (Conversion::Described(..), [same]) = (self.conversion, columns.as_slice()) {
+            return Ok(ColumnarValue::Array(Arc::clone(same)));
+        }
         if columns.iter().any(|column| column.len() != args.number_rows) {
             return internal_err!("{} got columns of different lengths", self.name());
         }

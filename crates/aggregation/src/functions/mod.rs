@@ -54,7 +54,7 @@ use datafusion::prelude::SessionContext;
 use crate::partial::Function;
 
 pub use bounds::{Bounds, MOST_BOUNDS};
-pub(crate) use conversions::{count_of_mean, mean_of, sum_of_mean};
+pub(crate) use conversions::{count_of_mean, described, mean_of, sum_of_mean};
 pub use error::ComputationError;
 pub(crate) use error::through_a_plan;
 pub use fraction::Fraction;

@@ -1,5 +1,8 @@
 //! The plan that answers a question from an aggregate.
 
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::Field;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident};
 
@@ -63,9 +66,28 @@ fn rows(reader: &Reader, answer: &Answer) -> Result<LogicalPlan, AggregationErro
     let (aggregate, resolved) = (&answer.aggregate, &answer.resolved);
     let whole =
         reader.partials(aggregate, resolved, &outputs, &Wanted::at(answer.whole.clone()))?;
+    let whole = described(whole, resolved)?;
     if answer.ragged.is_empty() {
-        return Ok(whole);
+        return Ok(whole.build()?);
     }
-    let ragged = reader.from_points(aggregate, resolved, &outputs, answer.ragged.clone())?;
-    Ok(LogicalPlanBuilder::new(whole).union(ragged)?.build()?)
+    let ragged = reader.partials_of_points(aggregate, resolved, &outputs, answer.ragged.clone())?;
+    Ok(whole.union(described(ragged, resolved)?.build()?)?.build()?)
+}
+
+/// The same rows, whose partials say what they are.
+fn described(
+    rows: LogicalPlan,
+    resolved: &Resolved,
+) -> Result<LogicalPlanBuilder, AggregationError> {
+    let column = |field: &Arc<Field>| {
+        let output = resolved.outputs.iter().find(|output| *output.name == **field.name());
+        let column = ident(field.name());
+        let column = match output {
+            None => column,
+            Some(one) => functions::described(column, one.function.partial_function(), one.input),
+        };
+        column.alias(field.name())
+    };
+    let columns: Vec<Expr> = rows.schema().fields().iter().map(column).collect();
+    Ok(LogicalPlanBuilder::new(rows).project(columns)?)
 }

@@ -33,12 +33,10 @@ fn of_call(call: &ScalarFunction) -> Option<Bucket> {
             bucket_of_arguments(&call.args).ok().flatten()
         }
         ("date_bin", [stride, time]) if is_time(time) => strides(stride, 0),
-        ("date_bin", [stride, time, origin]) if is_time(time) => match origin {
-            Expr::Literal(ScalarValue::TimestampNanosecond(Some(origin), None), _) => {
-                strides(stride, *origin)
-            }
-            _ => None,
-        },
+        ("date_bin", [stride, time, Expr::Literal(origin, _)]) if is_time(time) => {
+            let ScalarValue::TimestampNanosecond(Some(origin), None) = origin else { return None };
+            strides(stride, *origin)
+        }
         ("date_trunc", [Expr::Literal(unit, _), time]) if is_time(time) => {
             bucket_of_unit(unit.try_as_str().flatten()?)
         }
