@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::Result;
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Result, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::prelude::ident;
@@ -18,6 +20,7 @@ use super::choose::{Choice, choose, over};
 use super::question::{Question, table_below};
 use super::reason::Reason;
 use super::table::AnswerTable;
+use crate::catalog;
 use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::functions;
@@ -70,7 +73,7 @@ impl AnswerFromAggregates {
                 _ => Ok(question),
             });
         }
-        let is_failing = |one: &crate::catalog::Aggregate| {
+        let is_failing = |one: &catalog::Aggregate| {
             self.shared.schedules.lock().get(&one.run_id()).last_error.is_some()
         };
         let choice = match &question {
@@ -86,7 +89,7 @@ impl AnswerFromAggregates {
     }
 }
 
-fn provider_below(aggregate: &Aggregate) -> Option<Arc<dyn datafusion::catalog::TableProvider>> {
+fn provider_below(aggregate: &Aggregate) -> Option<Arc<dyn TableProvider>> {
     let scan: &TableScan = table_below(aggregate)?;
     source_as_provider(&scan.source).ok()
 }
@@ -122,8 +125,8 @@ impl Found {
         let plan = answer::plan(&reader, &chosen, &question).map_err(external)?;
         let name = chosen.aggregate.name();
         let table = AnswerTable::new(plan, &measurement, name, choice.others);
-        let scan =
-            LogicalPlanBuilder::scan(name.as_ref(), provider_as_source(Arc::new(table)), None)?;
+        let source = provider_as_source(Arc::new(table));
+        let scan = LogicalPlanBuilder::scan(TableReference::bare(Arc::clone(name)), source, None)?;
         let columns = aggregate.schema.iter().map(|(qualifier, field)| {
             ident(field.name()).alias_qualified(qualifier.cloned(), field.name())
         });
@@ -132,7 +135,7 @@ impl Found {
     }
 }
 
-fn external(error: AggregationError) -> datafusion::error::DataFusionError {
+fn external(error: AggregationError) -> DataFusionError {
     match error {
         AggregationError::DataFusion(error) => error,
         error => functions::through_a_plan(error.kind(), &error),
