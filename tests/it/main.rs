@@ -28,6 +28,7 @@ mod random;
 mod real_data;
 mod restatements;
 mod retention;
+mod rewrite;
 mod rules;
 mod soak;
 mod start;

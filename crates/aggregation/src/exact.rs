@@ -15,6 +15,7 @@
 //! Between the levels stand rows of partials, see [`materialization`](crate::materialization).
 
 mod building;
+mod ragged;
 mod stored_rows;
 
 use std::collections::BTreeSet;

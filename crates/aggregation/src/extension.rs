@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use async_trait::async_trait;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use highwater_core::{Condition, MeasurementId, TimeRange, Timestamp};
 use highwater_query::{
@@ -23,6 +24,7 @@ use crate::explain_bucket::explain_bucket;
 use crate::freshness::tolerance;
 use crate::functions;
 use crate::late::late_points_of;
+use crate::rewrite::{self, AnswerFromAggregates};
 use crate::runtime::{Aggregates, RefreshReport, Shared};
 use crate::sealed_delete::Reach;
 use crate::system;
@@ -37,11 +39,13 @@ const PUBLIC: &str = "public";
 #[derive(Debug)]
 pub(crate) struct AggregateTables {
     shared: Arc<Shared>,
+    answers: Arc<AnswerFromAggregates>,
 }
 
 impl AggregateTables {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        AggregateTables { shared }
+        let answers = Arc::new(AnswerFromAggregates::new(Arc::clone(&shared)));
+        AggregateTables { shared, answers }
     }
 
     fn ids(&self, session: &QuerySession) -> Vec<AggregateId> {
@@ -77,6 +81,7 @@ impl Extension for AggregateTables {
         registry.partial_functions.extend(functions::partial_functions());
         registry.last_functions.extend(functions::last_functions());
         registry.analyzer_rules.extend(functions::analyzer_rules());
+        registry.pushed_optimizer_rules.push(Arc::clone(&self.answers) as _);
         registry.last_optimizer_rules.extend(functions::optimizer_rules());
     }
 
@@ -113,6 +118,14 @@ impl Extension for AggregateTables {
     fn table_functions(&self, session: &QuerySession) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
         let buckets = AggregateBuckets::new(Arc::clone(&self.shared), session.clone());
         vec![(format!("{SYSTEM}.{}", buckets::NAME), Arc::new(buckets))]
+    }
+
+    fn remarks(
+        &self,
+        session: &QuerySession,
+        optimized: &LogicalPlan,
+    ) -> Result<Vec<String>, QueryError> {
+        rewrite::remarks(&self.answers, optimized, session.options().rewrite)
     }
 
     async fn statement(

@@ -14,7 +14,7 @@
 //! `estimate` (what rule files would do), `dropping`, `deleting`, `quarantine`; `audit` with `differences` and
 //! `background_audit` (is what is stored right?), `buckets` and `explain_bucket` (how it stands), `feed` with
 //! `restatements` (closed buckets that changed), `faults` and `switches` (damage, failures and waits for tests),
-//! and [`runtime`], the handle over all of it.
+//! `rewrite` (questions about points answered from aggregates), and [`runtime`], the handle over all of it.
 
 pub mod applied;
 mod audit;
@@ -62,6 +62,7 @@ mod resident;
 mod restatements;
 pub mod retention;
 mod retention_status;
+mod rewrite;
 mod rule_plan;
 pub mod rules;
 pub mod runtime;

@@ -90,6 +90,24 @@ impl Pieces {
         TimeRange::new(self.piece_of(range.start).start, self.piece_of(last).end)
     }
 
+    /// The whole pieces within `range`. Constant time.
+    pub fn round_in(self, range: TimeRange) -> TimeRange {
+        if range.is_empty() {
+            return range;
+        }
+        let first = self.piece_of(range.start);
+        let last = self.piece_of(range.end.saturating_sub(1));
+        let start = if first.start == range.start { first.start } else { first.end };
+        let end = if last.end == range.end { last.end } else { last.start };
+        TimeRange::new(start, end.max(start))
+    }
+
+    /// Whether every piece lies within one bucket of `coarser`.
+    pub fn refine(self, coarser: Bucket) -> bool {
+        self.bucket.is_some_and(|bucket| bucket.refines(coarser))
+            || self.cut_at_midnights && Bucket::DAY.refines(coarser)
+    }
+
     /// [`Pieces::round_out`] of every range; the time it takes grows with their number only.
     pub fn round_out_all(self, ranges: &TimeRanges) -> TimeRanges {
         ranges.iter().map(|range| self.round_out(range)).collect()
@@ -248,6 +266,31 @@ mod tests {
         assert_eq!(pieces("none").round_out(TimeRange::ALL), TimeRange::ALL);
         let nothing = TimeRange::new(at("2024-01-01"), at("2024-01-01"));
         assert_eq!(pieces("1h").round_out(nothing), nothing);
+    }
+
+    #[test]
+    fn ranges_hold_whole_pieces() {
+        let ragged = range("2024-01-15T14:32:00Z", "2024-01-17T00:00:01Z");
+        assert_eq!(
+            pieces("1h").round_in(ragged),
+            range("2024-01-15T15:00:00Z", "2024-01-17T00:00:00Z")
+        );
+        assert_eq!(pieces("1mo").round_in(ragged), range("2024-01-16", "2024-01-17"));
+        assert!(
+            pieces("1h").round_in(range("2024-01-15T14:32:00Z", "2024-01-15T14:33:00Z")).is_empty()
+        );
+        assert!(
+            pieces("1h").round_in(range("2024-01-15T14:32:00Z", "2024-01-15T15:33:00Z")).is_empty()
+        );
+        assert_eq!(pieces("7h").round_in(TimeRange::ALL), TimeRange::ALL);
+    }
+
+    #[test]
+    fn pieces_lie_within_buckets_that_both_grids_cut() {
+        let lies = |own: &str, coarser: &str| pieces(own).refine(coarser.parse().unwrap());
+        assert!(lies("1m", "1h") && lies("1h", "1mo") && !lies("1h", "90m"));
+        assert!(lies("1mo", "1d") && lies("none", "1w"), "kept by days");
+        assert!(!lies("1mo", "1h") && !lies("7h", "1d") && !lies("1d", "1d Europe/Berlin"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
-use highwater_core::{MeasurementId, ScanFilter};
+use highwater_core::MeasurementId;
 use highwater_storage::MeasurementKind;
 
 use crate::engine::{CATALOG, PUBLIC};
@@ -139,7 +139,7 @@ impl SchemaProvider for Tables {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         if let Some(id) = self.points(name) {
-            return Ok(Some(self.session.measurement_table(&id, ScanFilter::all())?));
+            return Ok(Some(self.session.named_table(&id)?));
         }
         for extension in self.session.engine().extensions() {
             let table = extension.table(&self.session, &self.schema, name).await?;

@@ -43,6 +43,9 @@ pub const CATALOG: &str = "highwater";
 /// Name of the schema with the measurements of the session's database.
 pub const PUBLIC: &str = "public";
 
+/// DataFusion's rule that pushes filters into scans.
+const PUSH_DOWN_FILTER: &str = "push_down_filter";
+
 /// Answers SQL over one storage engine; cheap to clone.
 #[derive(Clone)]
 pub struct QueryEngine(Arc<Shared>);
@@ -156,6 +159,9 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     let mut optimizer = Optimizer::new().rules;
     optimizer.insert(0, Arc::new(FillGaps));
     optimizer.splice(0..0, registry.first_optimizer_rules);
+    let pushes = |rule: &Arc<dyn OptimizerRule + Send + Sync>| rule.name() == PUSH_DOWN_FILTER;
+    let pushed = optimizer.iter().rposition(pushes).map_or(optimizer.len(), |at| at + 1);
+    optimizer.splice(pushed..pushed, registry.pushed_optimizer_rules);
     optimizer.extend(registry.last_optimizer_rules);
     optimizer.push(Arc::new(LastPoints { functions: registry.last_functions }));
     let mut planners: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> = vec![Arc::new(GapFillPlanner)];

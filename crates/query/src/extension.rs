@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_planner::ExtensionPlanner;
@@ -53,6 +53,20 @@ pub trait Extension: Send + Sync + Debug {
     fn table_functions(&self, session: &QuerySession) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
         let _ = session;
         Vec::new()
+    }
+
+    /// What its rules made of the optimized plan of a query, as `EXPLAIN` shows it. Asked only for
+    /// a plan that is explained, and for one that has to be answered from elsewhere than its tables.
+    ///
+    /// # Errors
+    /// Why the plan is none that the session takes.
+    fn remarks(
+        &self,
+        session: &QuerySession,
+        optimized: &LogicalPlan,
+    ) -> Result<Vec<String>, QueryError> {
+        let _ = (session, optimized);
+        Ok(Vec::new())
     }
 
     /// Carries out a statement that is not a query, `DELETE` or `INSERT`; `None` if it is not
@@ -116,6 +130,8 @@ pub struct Registry {
     pub analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>>,
     /// Run before DataFusion's optimizer rules: filters stand where SQL put them.
     pub first_optimizer_rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+    /// Run when filters have been pushed into scans, and before aggregates are taken apart.
+    pub pushed_optimizer_rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
     /// Run after DataFusion's optimizer rules: filters are pushed into scans.
     pub last_optimizer_rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
     /// Run after DataFusion's physical optimizer rules.

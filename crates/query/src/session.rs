@@ -22,12 +22,12 @@ use highwater_storage::Version;
 use crate::catalog::Catalogs;
 use crate::engine::{PUBLIC, QueryEngine};
 use crate::error::QueryError;
-use crate::options::{Freshness, SessionOptions};
+use crate::options::{Freshness, Rewrite, SessionOptions};
 use crate::params::Params;
 use crate::refusal::refuse_ignored;
 use crate::statement::{Parsed, Statement};
 use crate::table::MeasurementTable;
-use crate::{delete, insert, statement, table_functions, views};
+use crate::{delete, explain, insert, statement, table_functions, views};
 
 /// A stream of batches and their schema.
 pub struct QueryResult {
@@ -71,6 +71,8 @@ pub struct QuerySession {
     pinned: Arc<Pinned>,
     /// Words of the statement being planned; `None` outside of a statement.
     words: Option<Arc<HashSet<String>>>,
+    /// Whether this plans a query that may be answered from elsewhere than the tables it names.
+    replaces: bool,
 }
 
 struct Pinned {
@@ -92,7 +94,8 @@ impl fmt::Debug for QuerySession {
 impl QuerySession {
     pub(crate) fn new(engine: QueryEngine, version: Arc<Version>, options: SessionOptions) -> Self {
         let now = engine.storage().clock().now();
-        QuerySession { pinned: Arc::new(Pinned { engine, version, now, options }), words: None }
+        let pinned = Arc::new(Pinned { engine, version, now, options });
+        QuerySession { pinned, words: None, replaces: false }
     }
 
     /// The same session at the newest version and instant.
@@ -100,7 +103,7 @@ impl QuerySession {
         let engine = self.engine().clone();
         let version = engine.storage().version();
         let session = QuerySession::new(engine, version, self.options().clone());
-        QuerySession { words: self.words.clone(), ..session }
+        QuerySession { words: self.words.clone(), replaces: self.replaces, ..session }
     }
 
     /// The engine this is a session of.
@@ -182,8 +185,25 @@ impl QuerySession {
     pub fn measurement_table(
         &self,
         id: &MeasurementId,
-        mut limits: ScanFilter,
+        limits: ScanFilter,
     ) -> Result<Arc<dyn TableProvider>, QueryError> {
+        Ok(Arc::new(self.table_within(id, limits)?))
+    }
+
+    /// The measurement that a query names.
+    pub(crate) fn named_table(
+        &self,
+        id: &MeasurementId,
+    ) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let table = self.table_within(id, ScanFilter::all())?;
+        Ok(Arc::new(if self.replaces { table.replaceable() } else { table }))
+    }
+
+    fn table_within(
+        &self,
+        id: &MeasurementId,
+        mut limits: ScanFilter,
+    ) -> Result<MeasurementTable, QueryError> {
         let Some(measurement) = self.version().measurement(id) else {
             return Err(QueryError::NoSuchTable {
                 table: id.measurement.to_string(),
@@ -193,7 +213,7 @@ impl QuerySession {
         if let Some(horizon) = self.horizon(id) {
             limits.times = limits.times.intersect(&TimeRange::since(horizon).into());
         }
-        Ok(Arc::new(MeasurementTable::new(self.clone(), Arc::clone(measurement), limits)))
+        Ok(MeasurementTable::new(self.clone(), Arc::clone(measurement), limits))
     }
 
     /// Points before this instant are not seen.
@@ -217,6 +237,7 @@ impl QuerySession {
         let session = QuerySession { words: Some(Arc::new(words)), ..self.clone() };
         match parsed {
             Parsed::Query(query) => {
+                let session = session.replacing();
                 let state = session.state();
                 let plan = session.plan_statement(&state, query).await?;
                 session.run(&state, &params.bind(plan)?).await
@@ -228,6 +249,12 @@ impl QuerySession {
             }
             Parsed::Other { name, statement } => session.extended(&name, &statement).await,
         }
+    }
+
+    /// The same session, which answers from elsewhere than the tables that a query names if it may.
+    fn replacing(self) -> Self {
+        let replaces = self.options().rewrite != Rewrite::Off;
+        QuerySession { replaces, ..self }
     }
 
     /// The plan of a query, not optimized yet: views and definitions are made of these.
@@ -267,10 +294,26 @@ impl QuerySession {
         state: &SessionState,
         plan: &LogicalPlan,
     ) -> Result<QueryResult, QueryError> {
-        let physical =
-            state.create_physical_plan(plan).await.map_err(QueryError::while_planning)?;
+        let optimized = state.optimize(plan).map_err(QueryError::while_planning)?;
+        let remarks = self.remarks(&optimized)?;
+        let planner = state.query_planner();
+        let physical = planner.create_physical_plan(&optimized, state).await;
+        let physical = physical.map_err(QueryError::while_planning)?;
         let batches = execute_stream(physical, state.task_ctx()).map_err(QueryError::from)?;
-        Ok(QueryResult { schema: batches.schema(), batches })
+        explain::with_remarks(QueryResult { schema: batches.schema(), batches }, &remarks)
+    }
+
+    /// What extensions say about an optimized plan that is to be explained, or that has to be
+    /// answered from elsewhere than the tables it names.
+    fn remarks(&self, optimized: &LogicalPlan) -> Result<Vec<String>, QueryError> {
+        let is_explained = explain::is_explained(optimized);
+        if !self.replaces || !is_explained && self.options().rewrite != Rewrite::Require {
+            return Ok(Vec::new());
+        }
+        let extensions = self.engine().extensions().iter();
+        let remarks = extensions.map(|extension| extension.remarks(self, optimized));
+        let remarks = remarks.collect::<Result<Vec<_>, _>>()?.concat();
+        Ok(if is_explained { remarks } else { Vec::new() })
     }
 
     pub(crate) async fn plan_statement(

@@ -28,6 +28,8 @@ pub struct MeasurementTable {
     schema: SchemaRef,
     /// Rows that are none of the last points of their series may be left out.
     only_last: bool,
+    /// Whether a question over it may be answered from elsewhere.
+    is_replaceable: bool,
 }
 
 impl MeasurementTable {
@@ -40,7 +42,19 @@ impl MeasurementTable {
             measurement.schema().columns().partition(Column::is_tag);
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         let schema = Schema::of(tags.into_iter().chain(fields)).arrow();
-        MeasurementTable { session, measurement, limits, schema, only_last: false }
+        let (only_last, is_replaceable) = (false, false);
+        MeasurementTable { session, measurement, limits, schema, only_last, is_replaceable }
+    }
+
+    /// The same table, which a rule may replace by what gives the same answer with less work. So
+    /// are only those that a query names itself: what layers above read is read as they say.
+    pub(crate) fn replaceable(self) -> Self {
+        MeasurementTable { is_replaceable: true, ..self }
+    }
+
+    /// Whether a question over it may be answered from elsewhere.
+    pub fn is_replaceable(&self) -> bool {
+        self.is_replaceable
     }
 
     /// The same table, which may leave out rows that are none of the last points of their series;
@@ -52,6 +66,7 @@ impl MeasurementTable {
             limits: self.limits.clone(),
             schema: Arc::clone(&self.schema),
             only_last: true,
+            is_replaceable: self.is_replaceable,
         };
         (!self.only_last).then(table)
     }

@@ -13,7 +13,9 @@ use highwater_aggregation::{
 use highwater_core::{
     Clock, ErrorKind, MeasurementId, MockClock, SequenceNumber, TimeRange, Timestamp,
 };
-use highwater_query::{Freshness, Limits as QueryLimits, Params, QueryError, SessionOptions};
+use highwater_query::{
+    Freshness, Limits as QueryLimits, Params, QueryError, Rewrite, SessionOptions,
+};
 use highwater_server::line_protocol::{Limits, Options, Precision, parse_with};
 use highwater_storage::{Engine, MeasurementKind, Settings, WriteMode};
 use tempfile::TempDir;
@@ -204,10 +206,31 @@ impl Database {
         Database { aggregates, clock, folder }
     }
 
+    /// The answer as tables give it that the statement names: an aggregate cannot vouch for itself.
     async fn ask(&self, freshness: Freshness, sql: &str) -> Result<Vec<RecordBatch>, QueryError> {
-        let options = SessionOptions { freshness, ..SessionOptions::of(DATABASE) };
+        let rewrite = Rewrite::Off;
+        self.ask_with(SessionOptions { freshness, rewrite, ..SessionOptions::of(DATABASE) }, sql)
+            .await
+    }
+
+    async fn ask_with(
+        &self,
+        options: SessionOptions,
+        sql: &str,
+    ) -> Result<Vec<RecordBatch>, QueryError> {
         let session = self.aggregates.query_engine().session(options);
         session.sql(sql, Params::None).await?.collect().await
+    }
+
+    /// The rows of an answer that may come from aggregates, sorted.
+    pub(crate) async fn rows_from_aggregates(&self, sql: &str) -> Vec<Vec<String>> {
+        sorted(sql, self.ask_with(SessionOptions::of(DATABASE), sql).await)
+    }
+
+    /// Whether an aggregate answers a part of a query.
+    pub(crate) async fn is_rewritten(&self, sql: &str) -> bool {
+        let plan = self.rows_from_aggregates(&format!("EXPLAIN {sql}")).await;
+        plan.iter().any(|row| row[0] == "rewrite" && row[1].contains("answered from"))
     }
 
     /// Deletes, unless that would reduce sealed buckets; returns whether it did.
@@ -224,18 +247,22 @@ impl Database {
 
     /// The rows of an answer, sorted.
     pub(crate) async fn rows(&self, freshness: Freshness, sql: &str) -> Vec<Vec<String>> {
-        let answer = self.ask(freshness, sql).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let mut rows: Vec<Vec<String>> = answer
-            .iter()
-            .flat_map(|batch| {
-                let row = |row| batch.columns().iter().map(|c| cell(c.as_ref(), row)).collect();
-                (0..batch.num_rows()).map(row).collect::<Vec<Vec<String>>>()
-            })
-            .collect();
-        rows.sort();
-        rows
+        sorted(sql, self.ask(freshness, sql).await)
     }
+}
+
+/// The rows of the answer to a query, sorted.
+fn sorted(sql: &str, answer: Result<Vec<RecordBatch>, QueryError>) -> Vec<Vec<String>> {
+    let answer = answer.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let mut rows: Vec<Vec<String>> = answer
+        .iter()
+        .flat_map(|batch| {
+            let row = |row| batch.columns().iter().map(|c| cell(c.as_ref(), row)).collect();
+            (0..batch.num_rows()).map(row).collect::<Vec<Vec<String>>>()
+        })
+        .collect();
+    rows.sort();
+    rows
 }
 
 async fn open(folder: &Path, clock: &Arc<MockClock>) -> Aggregates {

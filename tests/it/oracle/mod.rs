@@ -12,6 +12,7 @@
 mod database;
 mod follower;
 mod model;
+mod questions;
 mod steps;
 mod watched;
 
@@ -28,6 +29,7 @@ use highwater_query::Freshness;
 use self::database::Database;
 use self::follower::Follower;
 use self::model::{Deletion, Model, Point};
+use self::questions::any_question;
 use self::steps::{BASE, STORAGES, Step, any_step, first_point};
 use self::watched::{CHANGED, RETENTION, RULES, WATCHED, Watched};
 use crate::random::Random;
@@ -57,6 +59,10 @@ struct History {
     /// background has not rested since.
     unsettled: BTreeSet<&'static str>,
     checks: usize,
+    /// Where questions come from.
+    curious: Random,
+    /// Questions asked, and those of them that aggregates answered.
+    questions: (usize, usize),
 }
 
 impl History {
@@ -83,6 +89,8 @@ impl History {
             gave_up: false,
             unsettled: BTreeSet::new(),
             checks: 0,
+            curious: Random::seeded(seed.rotate_left(32)),
+            questions: (0, 0),
         }
     }
 
@@ -234,11 +242,30 @@ impl History {
             assert_rows(&read, &exact, &expected);
             self.check_watermark(one);
         }
+        self.check_questions(&columns).await;
         let audited = WATCHED[self.checks % WATCHED.len()].name;
         assert_eq!(self.database().mismatches(audited).await, [], "audit of {audited}");
         self.check_restatements(&columns).await;
         if matches!(step, Step::Advance(nanos) if *nanos >= NANOS_PER_HOUR) {
             self.check_materialized(&columns).await;
+        }
+    }
+
+    /// Aggregates give the same answers to questions about points as the points do.
+    async fn check_questions(&mut self, columns: &[&'static str]) {
+        let today = self.database().clock.now().start_of_day().as_nanos();
+        let base = if self.expiring { today - 2 * NANOS_PER_DAY } else { BASE };
+        let watched = self.watched();
+        let one = watched[self.checks % watched.len()];
+        let direct = one.direct(POINTS, columns, &self.valid_from(one.name));
+        let more: Vec<String> =
+            (0..4).map(|_| any_question(&mut self.curious, columns, base)).collect();
+        for question in std::iter::once(direct).chain(more) {
+            let expected = self.database().rows(Freshness::Default, &question).await;
+            let found = self.database().rows_from_aggregates(&question).await;
+            assert_rows(&question, &found, &expected);
+            self.questions.0 += 1;
+            self.questions.1 += usize::from(self.database().is_rewritten(&question).await);
         }
     }
 
@@ -359,6 +386,9 @@ async fn run(seed: u64, length: u64, expiring: bool) {
             std::panic::resume_unwind(panic);
         }
     }
+    let (asked, answered) = history.questions;
+    eprintln!("aggregates answered {answered} of {asked} questions about points");
+    assert!(length < 40 || answered * 4 > asked, "aggregates answer too few questions");
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -353,7 +353,12 @@ impl AggregateFunction {
 
     /// An aggregate over a column of partials that gives partials.
     pub fn merge_expr(self, partial_column: &str) -> Expr {
-        merge_udaf(self.name(), self).call(vec![ident(partial_column)])
+        self.merge_of(ident(partial_column))
+    }
+
+    /// The same over an expression that gives partials.
+    pub(crate) fn merge_of(self, partial: Expr) -> Expr {
+        merge_udaf(self.name(), self).call(vec![partial])
     }
 
     /// The answer of a column of partials, of type `output` (see
@@ -382,7 +387,7 @@ impl AggregateFunction {
     }
 
     /// Whether the time is an argument too.
-    pub(super) fn goes_by_time(self) -> bool {
+    pub(crate) fn goes_by_time(self) -> bool {
         matches!(
             self.partial_function(),
             Function::First | Function::Last | Function::Counter | Function::TimeWeighted

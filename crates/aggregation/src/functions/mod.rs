@@ -16,12 +16,13 @@
 //!
 //! Reading order: [`function`] (names, types, expressions), `fraction`, `bounds`, `adapter` and `adapters` (arrays to
 //! partials and back), `groups` and `single` (DataFusion's accumulators), `raw`, `own`, `partials` and
-//! `finish` (DataFusion's functions), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
+//! `finish` (DataFusion's functions), `conversions` (partials of one function from those of others), `metadata`, `time_argument` and `overflow_labels` (rewrites of plans).
 
 mod adapter;
 mod adapters;
 mod bounds;
 mod column;
+mod conversions;
 mod distinct;
 mod error;
 mod finish;
@@ -53,6 +54,7 @@ use datafusion::prelude::SessionContext;
 use crate::partial::Function;
 
 pub use bounds::{Bounds, MOST_BOUNDS};
+pub(crate) use conversions::{count_of_mean, described, mean_of, sum_of_mean};
 pub use error::ComputationError;
 pub(crate) use error::through_a_plan;
 pub use fraction::Fraction;

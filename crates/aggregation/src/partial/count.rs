@@ -10,6 +10,11 @@ use super::encoding::{
 pub struct Count(u64);
 
 impl Count {
+    /// So many values.
+    pub(super) fn of(values: u64) -> Self {
+        Count(values)
+    }
+
     /// Takes in one value.
     #[inline]
     pub fn update(&mut self) {

@@ -49,6 +49,11 @@ impl<N: Integer> IntegerSum<N> {
         if self.seen { N::try_from(self.total).map(Some).map_err(|_| Overflow) } else { Ok(None) }
     }
 
+    /// The sum, whether it fits the type or not; 0 of nothing.
+    pub(crate) fn total(&self) -> i128 {
+        self.total
+    }
+
     /// The sum as the nearest float; `None` of nothing.
     pub fn rounded(&self) -> Option<f64> {
         self.seen.then_some(self.total as f64)

@@ -1,5 +1,6 @@
 //! The arithmetic mean.
 
+use super::count::Count;
 use super::encoding::{
     DecodeError, EMPTY, Function, body_of, finished, put_header, put_varint, take_varint,
 };
@@ -17,6 +18,30 @@ pub struct Mean {
 }
 
 impl Mean {
+    /// The mean of so many values with this sum.
+    pub(crate) fn of(sum: ExactSum, count: u64) -> Self {
+        if count == 0 { Mean::default() } else { Mean { sum, count } }
+    }
+
+    /// The mean of so many integers with this sum.
+    pub(crate) fn of_integers(sum: i128, count: u64) -> Self {
+        const HALF: u64 = 1 << 62;
+        let mut exact = ExactSum::default();
+        exact.update_integer_product(sum >> HALF.trailing_zeros(), HALF);
+        exact.update_integer_product(sum & i128::from(HALF - 1), 1);
+        Mean::of(exact, count)
+    }
+
+    /// The sum.
+    pub(crate) fn sum(&self) -> &ExactSum {
+        &self.sum
+    }
+
+    /// How many values.
+    pub(crate) fn count(&self) -> Count {
+        Count::of(self.count)
+    }
+
     /// The mean; `None` of nothing.
     pub fn finish(&self) -> Option<f64> {
         self.sum.divided_by(self.count)

@@ -10,14 +10,14 @@ use highwater_storage::{Engine, Settings, WriteMode};
 
 use super::*;
 
-struct Fixture {
+pub(crate) struct Fixture {
     _folder: tempfile::TempDir,
     clock: Arc<MockClock>,
-    aggregates: Aggregates,
+    pub(crate) aggregates: Aggregates,
 }
 
 impl Fixture {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(MockClock::default());
         let engine = Engine::open(folder.path(), Settings::default(), Arc::clone(&clock) as _)
@@ -28,13 +28,13 @@ impl Fixture {
         Fixture { _folder: folder, clock, aggregates }
     }
 
-    async fn define(&self, json: &str) {
+    pub(crate) async fn define(&self, json: &str) {
         let rule = serde_json::from_str(json).unwrap();
         self.aggregates.create("t", rule).await.unwrap();
     }
 
     /// Writes `cpu` points: host, seconds since 2024-01-01, usage.
-    async fn write(&self, points: &[(&str, i64, f64)]) {
+    pub(crate) async fn write(&self, points: &[(&str, i64, f64)]) {
         let host = |point: &(&str, i64, f64)| TagSet::new([("host", point.0)]).unwrap();
         let batch = PointBatch {
             measurement: "cpu".into(),
@@ -67,13 +67,16 @@ impl Fixture {
         self.aggregates.engine().write("t", vec![batch], mode).await.unwrap();
     }
 
-    async fn at(&self, time: &str) {
+    pub(crate) async fn at(&self, time: &str) {
         self.clock.advance_to(Timestamp::parse(time).unwrap()).unwrap();
         self.aggregates.tick().await.unwrap();
     }
 
     async fn query(&self, freshness: Freshness, sql: &str) -> String {
-        let options = SessionOptions { freshness, ..SessionOptions::of("t") };
+        self.ask(SessionOptions { freshness, ..SessionOptions::of("t") }, sql).await
+    }
+
+    pub(crate) async fn ask(&self, options: SessionOptions, sql: &str) -> String {
         let session = self.aggregates.query_engine().session(options);
         let answer = session.sql(sql, Params::None).await.unwrap().collect().await.unwrap();
         let format = FormatOptions::default();

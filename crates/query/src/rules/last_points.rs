@@ -65,6 +65,12 @@ impl OptimizerRule for LastPoints {
     }
 }
 
+/// Whether the last points of every series answer an aggregate whose filters are pushed into the
+/// scan below. `functions` are the names of those `f(x, time)` that need no other points.
+pub fn last_points_suffice(aggregate: &Aggregate, functions: &BTreeSet<String>) -> bool {
+    LastPoints { functions: functions.clone() }.suffice_for(aggregate)
+}
+
 impl LastPoints {
     fn suffice_for(&self, aggregate: &Aggregate) -> bool {
         let Some(rows) = Rows::of(&aggregate.input) else { return false };

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::get;
 use datafusion::common::ScalarValue;
-use highwater_query::{Params, Rewrite, SessionOptions};
+use highwater_query::{Params, SessionOptions};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> 
         options.freshness = freshness.parse()?;
     }
     if let Some(rewrite) = ask.rewrite {
-        options.rewrite = rewrite_of(&rewrite)?;
+        options.rewrite = rewrite.parse()?;
     }
     let params = params_of(ask.params)?;
     let session = app.aggregates.query_engine().session(options);
@@ -83,16 +83,6 @@ async fn run(app: &App, ask: Ask, read_only: bool) -> Result<Response, Refusal> 
         answer::respond(result, format.unwrap_or_default(), running).await
     };
     app.queries.run(answer).await
-}
-
-/// Queries over measurements are not answered from aggregates yet, so `on` and `off` are the same.
-fn rewrite_of(text: &str) -> Result<Rewrite, Refusal> {
-    match text.parse()? {
-        Rewrite::Require => Err(Refusal::invalid(
-            "rewrite=require is not supported yet: name the aggregate in the query instead",
-        )),
-        rewrite => Ok(rewrite),
-    }
 }
 
 fn params_of(params: Option<Value>) -> Result<Params, Refusal> {
