@@ -297,10 +297,11 @@ impl TestServer {
         self.json("POST", "/api/v3/query_sql", &body)
     }
 
-    /// The answer to a query as CSV, header included.
+    /// The answer to a query as CSV, header included. What is asked of points is computed from
+    /// points, so that it can be compared with what an aggregate says.
     #[track_caller]
     pub fn csv(&self, sql: &str) -> String {
-        self.query(sql, json!({})).expect(200).body
+        self.query(sql, json!({ "rewrite": "off" })).expect(200).body
     }
 
     /// `Q(sql)`: the rows of the answer, see [`rows`].

@@ -182,7 +182,7 @@ impl TableProvider for AggregateTable {
 
     async fn scan(
         &self,
-        state: &dyn Session,
+        _: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _limit: Option<usize>,
@@ -190,7 +190,7 @@ impl TableProvider for AggregateTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let plan = self.plan(projection, filters)?;
-        let physical = state.create_physical_plan(&plan).await?;
+        let physical = self.reader.session().lean_state().create_physical_plan(&plan).await?;
         if projection.is_empty() {
             return Ok(Arc::new(ProjectionExec::try_new(
                 Vec::<(Arc<dyn datafusion::physical_plan::PhysicalExpr>, String)>::new(),

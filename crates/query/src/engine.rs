@@ -136,8 +136,12 @@ impl QueryEngineBuilder {
     pub fn build(self) -> Result<QueryEngine, QueryError> {
         let mut registry = Registry::default();
         self.extensions.iter().for_each(|extension| extension.register(&mut registry));
+        let few_rules = few_rules(&registry);
         let template = template(registry, self.limits)?;
-        let lean = lean(template.clone());
+        let lean = SessionStateBuilder::new_from_existing(template.clone())
+            .with_optimizer_rules(few_rules);
+        let mut lean = lean.build();
+        lean.config_mut().options_mut().optimizer.max_passes = 1;
         let QueryEngineBuilder { storage, extensions, limits } = self;
         Ok(QueryEngine(Arc::new(Shared { storage, extensions, limits, template, lean })))
     }
@@ -194,18 +198,17 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     Ok(state)
 }
 
-/// The planner with no other logical rules than those that plans need which are put together to be
-/// run as they are: to read no column in vain, and to leave rows out early.
-fn lean(planner: SessionState) -> SessionState {
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+/// The logical rules that plans need which are put together to be run as they are: to read no column
+/// in vain, and to leave rows out early.
+fn few_rules(registry: &Registry) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(PushDownFilter::new()),
         Arc::new(OptimizeProjections::new()),
     ];
-    let mut state =
-        SessionStateBuilder::new_from_existing(planner).with_optimizer_rules(rules).build();
-    state.config_mut().options_mut().optimizer.max_passes = 1;
-    state
+    rules.extend(registry.last_optimizer_rules.iter().cloned());
+    rules.push(Arc::new(LastPoints { functions: registry.last_functions.clone() }));
+    rules
 }
 
 /// DataFusion's physical rules, and the one that replaces its grouping of scanned rows.

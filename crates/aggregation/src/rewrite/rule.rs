@@ -124,7 +124,8 @@ impl Found {
         let (Some(chosen), Ok(question)) = (choice.answer, question) else { return Ok(None) };
         let plan = answer::plan(&reader, &chosen, &question).map_err(external)?;
         let name = chosen.aggregate.name();
-        let table = AnswerTable::new(plan, &measurement, name, choice.others);
+        let session = reader.session().clone();
+        let table = AnswerTable::new(session, plan, &measurement, name, choice.others);
         let source = provider_as_source(Arc::new(table));
         let scan = LogicalPlanBuilder::scan(TableReference::bare(Arc::clone(name)), source, None)?;
         let columns = aggregate.schema.iter().map(|(qualifier, field)| {

@@ -14,12 +14,14 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use highwater_query::QuerySession;
 
 use super::reason::Reason;
 
 /// The answer of a question about points, from an aggregate.
 #[derive(Debug)]
 pub(super) struct AnswerTable {
+    session: QuerySession,
     plan: LogicalPlan,
     schema: SchemaRef,
     /// The measurement that the question is about.
@@ -32,6 +34,7 @@ pub(super) struct AnswerTable {
 
 impl AnswerTable {
     pub(super) fn new(
+        session: QuerySession,
         plan: LogicalPlan,
         measurement: &Arc<str>,
         aggregate: &Arc<str>,
@@ -39,7 +42,7 @@ impl AnswerTable {
     ) -> Self {
         let schema = Arc::new(plan.schema().as_arrow().clone());
         let (measurement, aggregate) = (Arc::clone(measurement), Arc::clone(aggregate));
-        AnswerTable { plan, schema, measurement, aggregate, others }
+        AnswerTable { session, plan, schema, measurement, aggregate, others }
     }
 
     fn plan(&self, projection: &[usize], filters: &[Expr]) -> Result<LogicalPlan> {
@@ -72,14 +75,15 @@ impl TableProvider for AnswerTable {
 
     async fn scan(
         &self,
-        state: &dyn Session,
+        _: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
-        let physical = state.create_physical_plan(&self.plan(projection, filters)?).await?;
+        let plan = self.plan(projection, filters)?;
+        let physical = self.session.lean_state().create_physical_plan(&plan).await?;
         match projection.is_empty() {
             true => Ok(Arc::new(ProjectionExec::try_new(Vec::<ProjectionExpr>::new(), physical)?)),
             false => Ok(physical),

@@ -44,7 +44,7 @@ async fn views_read_views_but_never_themselves() {
         let five = vec![format!("SELECT host FROM {below}"); 5].join(" UNION ALL ");
         db.sql(&format!("CREATE VIEW {name} AS {five}")).await;
     }
-    let five = vec!["SELECT host FROM v4"; 5].join(" UNION ALL ");
+    let five = ["SELECT host FROM v4"; 5].join(" UNION ALL ");
     let error = db.error(&format!("CREATE VIEW v5 AS {five}")).await;
     assert_eq!(error, "view v5 would read more than 1000 views, through others");
     db.sql("DROP VIEW loaded, hosts, v1, v2, v3, v4").await;
