@@ -12,30 +12,22 @@ use anyhow::Context;
 use clap::Args;
 
 use super::client::Host;
-use session::{FORMATS, FRESHNESS, Session};
+use session::{Asking, Session};
 
 /// What to ask.
 #[derive(Args, Debug)]
 pub(super) struct SqlFlags {
     #[command(flatten)]
     host: Host,
-    /// The database; may be left out while there is one
-    #[arg(long)]
-    db: Option<String>,
-    /// How to print rows
-    #[arg(long, value_parser = FORMATS, default_value = "pretty")]
-    format: String,
-    /// What aggregates answer from: stored buckets and the newest points, or stored buckets only
-    #[arg(long, value_parser = FRESHNESS)]
-    freshness: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
     /// One statement; `-` reads statements that end with semicolons from stdin, and so does nothing
     /// at all unless stdin is a terminal, which gets a prompt
     sql: Option<String>,
 }
 
 pub(super) fn run(flags: &SqlFlags) -> anyhow::Result<()> {
-    let format = flags.format.clone();
-    let session = Session::new(&flags.host, flags.db.clone(), format, flags.freshness.clone());
+    let session = Session::new(&flags.host, flags.asking.clone());
     match flags.sql.as_deref() {
         None if std::io::stdin().is_terminal() => prompt::run(session),
         None | Some("-") => {

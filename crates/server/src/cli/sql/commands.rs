@@ -1,6 +1,6 @@
 //! Words of the prompt that begin with a backslash.
 
-use super::session::{FORMATS, FRESHNESS, Session};
+use super::session::{FORMATS, FRESHNESS, REWRITE, Session};
 use crate::cli::print;
 
 /// What `\?` prints.
@@ -13,6 +13,8 @@ Statements end with a semicolon and may take several lines.
   \c NAME        talk to another database
   \format NAME   print rows as pretty, csv, json or jsonl
   \freshness NAME   let aggregates answer exact, materialized, or as they say (default)
+  \rewrite NAME  answer questions about points from aggregates that say the same (on), from
+                 points (off), or not at all if no aggregate does (require)
   \timing        print how long statements take, or stop that
   \?             this
   \q             leave, as Ctrl-D does
@@ -36,6 +38,7 @@ enum Command<'a> {
     Connect(&'a str),
     Format(&'a str),
     Freshness(Option<&'a str>),
+    Rewrite(&'a str),
     Timing,
     Help,
     Quit,
@@ -65,6 +68,7 @@ fn parse(line: &str) -> Result<Command<'_>, String> {
         "freshness" if argument == Some("default") => Ok(Command::Freshness(None)),
         "freshness" => one_of(&[&FRESHNESS[..], &["default"]].concat())
             .map(|own| Command::Freshness(Some(own))),
+        "rewrite" => one_of(&REWRITE).map(Command::Rewrite),
         "timing" => takes_nothing(Command::Timing),
         "?" | "h" | "help" => takes_nothing(Command::Help),
         "q" | "quit" | "exit" => takes_nothing(Command::Quit),
@@ -93,10 +97,11 @@ pub(super) fn run(session: &mut Session, line: &str) -> anyhow::Result<Then> {
                 session.databases()?.iter().any(|known| known == name),
                 "there is no database {name}; \\l lists them, and writing to one creates it"
             );
-            session.db = Some(name.to_owned());
+            session.asking.db = Some(name.to_owned());
         }
-        Command::Format(format) => format.clone_into(&mut session.format),
-        Command::Freshness(freshness) => session.freshness = freshness.map(str::to_owned),
+        Command::Format(format) => format.clone_into(&mut session.asking.format),
+        Command::Freshness(freshness) => session.asking.freshness = freshness.map(str::to_owned),
+        Command::Rewrite(rewrite) => rewrite.clone_into(&mut session.asking.rewrite),
         Command::Timing => {
             session.timing = !session.timing;
             print(if session.timing { "timing is on\n" } else { "timing is off\n" })?;
@@ -124,6 +129,7 @@ mod tests {
             ("c a b", "does not take b"),
             ("format xml", "takes one of pretty, csv"),
             ("freshness", "takes one of exact, materialized, default"),
+            ("rewrite default", "takes one of on, off, require"),
             ("timing on", "does not take on"),
         ] {
             let error = parse(line).unwrap_err();

@@ -27,15 +27,15 @@ type Line = Editor<Words, FileHistory>;
 pub(super) fn run(mut session: Session) -> anyhow::Result<()> {
     let databases = session.databases()?;
     print("Highwater; \\? for help, \\q to leave\n")?;
-    if let ([only], None) = (&databases[..], &session.db) {
-        session.db = Some(only.clone());
+    if let ([only], None) = (&databases[..], &session.asking.db) {
+        session.asking.db = Some(only.clone());
     }
     let mut line = editor().context("the terminal cannot be read")?;
     line.set_helper(Some(Words::default()));
     learn(&mut line, &session);
     let mut typed = String::new();
     loop {
-        let database = session.db.as_deref().unwrap_or("highwater");
+        let database = session.asking.db.as_deref().unwrap_or("highwater");
         let prompt = match typed.is_empty() {
             true => format!("{database}> "),
             false => format!("{}> ", ".".repeat(database.chars().count())),
@@ -91,9 +91,9 @@ fn add(
 ) -> anyhow::Result<Then> {
     if let Some(command) = more.trim().strip_prefix('\\').filter(|_| typed.is_empty()) {
         line.add_history_entry(more)?;
-        let database = session.db.clone();
+        let database = session.asking.db.clone();
         let then = commands::run(session, command).unwrap_or_else(|error| told(&error));
-        if session.db != database {
+        if session.asking.db != database {
             learn(line, session);
         }
         return Ok(then);

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 
 use anyhow::Context;
+use clap::Args;
 use highwater_core::Stopwatch;
 use serde_json::{Value, json};
 
@@ -14,27 +15,37 @@ pub(super) const FORMATS: [&str; 4] = ["pretty", "csv", "json", "jsonl"];
 /// What aggregates can answer from.
 pub(super) const FRESHNESS: [&str; 2] = ["exact", "materialized"];
 
+/// Whether questions about points can be answered from aggregates.
+pub(super) const REWRITE: [&str; 3] = ["on", "off", "require"];
+
+/// How to ask.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Asking {
+    /// The database; may be left out while there is one
+    #[arg(long)]
+    pub(super) db: Option<String>,
+    /// How to print rows
+    #[arg(long, value_parser = FORMATS, default_value = "pretty")]
+    pub(super) format: String,
+    /// What aggregates answer from: stored buckets and the newest points, or stored buckets only
+    #[arg(long, value_parser = FRESHNESS)]
+    pub(super) freshness: Option<String>,
+    /// Whether questions about points are answered from aggregates that say the same
+    #[arg(long, value_parser = REWRITE, default_value = "on")]
+    pub(super) rewrite: String,
+}
+
 /// A server, and how to ask it.
 pub(super) struct Session {
     client: Client,
-    /// `None`: the only one there is.
-    pub(super) db: Option<String>,
-    /// One of [`FORMATS`].
-    pub(super) format: String,
-    /// One of [`FRESHNESS`]; `None`: as the aggregates say.
-    pub(super) freshness: Option<String>,
+    pub(super) asking: Asking,
     /// Whether to print how long statements take.
     pub(super) timing: bool,
 }
 
 impl Session {
-    pub(super) fn new(
-        host: &Host,
-        db: Option<String>,
-        format: String,
-        freshness: Option<String>,
-    ) -> Self {
-        Session { client: Client::new(host), db, format, freshness, timing: false }
+    pub(super) fn new(host: &Host, asking: Asking) -> Self {
+        Session { client: Client::new(host), asking, timing: false }
     }
 
     /// Sends a statement and prints its rows.
@@ -43,13 +54,13 @@ impl Session {
     /// What the server says instead, and if it cannot be reached.
     pub(super) fn execute(&self, sql: &str) -> anyhow::Result<()> {
         let stopwatch = Stopwatch::start();
-        let mut rows = self.send(sql, &self.format)?;
+        let mut rows = self.send(sql, &self.asking.format)?;
         match std::io::copy(&mut rows, &mut std::io::stdout().lock()) {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(e) => {
                 return Err(e).context("the answer broke off; the log of the server says why");
             }
-            Ok(_) if self.format == "json" => print("\n")?,
+            Ok(_) if self.asking.format == "json" => print("\n")?,
             Ok(_) => {}
         }
         if self.timing {
@@ -82,11 +93,11 @@ impl Session {
     }
 
     fn send(&self, sql: &str, format: &str) -> anyhow::Result<impl Read + use<>> {
-        let mut request = json!({ "q": sql, "format": format });
-        if let Some(db) = &self.db {
+        let mut request = json!({ "q": sql, "format": format, "rewrite": self.asking.rewrite });
+        if let Some(db) = &self.asking.db {
             request["db"] = json!(db);
         }
-        if let Some(freshness) = &self.freshness {
+        if let Some(freshness) = &self.asking.freshness {
             request["freshness"] = json!(freshness);
         }
         let path = "/api/v3/query_sql";
