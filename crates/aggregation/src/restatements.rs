@@ -140,7 +140,7 @@ impl TableProvider for RestatementsTable {
     }
 
     fn table_type(&self) -> TableType {
-        TableType::View
+        TableType::Base
     }
 
     async fn scan(
