@@ -6,19 +6,20 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampNanosecondType};
 use datafusion::common::Column;
-use datafusion::datasource::source_as_provider;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    DmlStatement, Expr, Filter, LogicalPlan, LogicalPlanBuilder, WriteOp,
+    DmlStatement, Expr, Filter, LogicalPlan, LogicalPlanBuilder, TableScan, WriteOp,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement as PlannedStatement;
 use datafusion::sql::sqlparser::ast;
 use highwater_core::schema::TIME_COLUMN;
-use highwater_core::{Condition, MeasurementId, PointSet, Timestamp};
-use highwater_storage::{MeasurementKind, StorageError};
+use highwater_core::{Condition, MeasurementId, PointSet, ScanFilter, Timestamp};
+use highwater_storage::{Measurement, MeasurementKind, StorageError};
 
 use crate::condition::condition;
 use crate::error::QueryError;
@@ -60,7 +61,7 @@ async fn attempt(
 ) -> Result<(), QueryError> {
     let state = session.state();
     let plan = params.bind(session.plan_statement(&state, statement).await?)?;
-    let target = target(&state, plan)?;
+    let target = target(session, &state, plan)?;
     let is_all = target.found_by.is_none();
     for extension in session.engine().extensions() {
         let deleting = extension.delete(session, &target.id, &target.condition, is_all).await?;
@@ -157,7 +158,11 @@ struct Target {
     found_by: Option<LogicalPlan>,
 }
 
-fn target(state: &SessionState, plan: LogicalPlan) -> Result<Target, QueryError> {
+fn target(
+    session: &QuerySession,
+    state: &SessionState,
+    plan: LogicalPlan,
+) -> Result<Target, QueryError> {
     let LogicalPlan::Dml(DmlStatement { table_name, target, op: WriteOp::Delete, input, .. }) =
         plan
     else {
@@ -187,8 +192,30 @@ fn target(state: &SessionState, plan: LogicalPlan) -> Result<Target, QueryError>
             return Err(QueryError::unsupported(format!("{} in DELETE", other.display())));
         }
     };
-    let found_by = (!is_whole).then(|| Arc::unwrap_or_clone(input));
+    let found_by = match is_whole {
+        true => None,
+        false => Some(with_expired(session, measurement, Arc::unwrap_or_clone(input))?),
+    };
     Ok(Target { id, tags, condition, found_by })
+}
+
+/// The same rows, and those that have expired and are still there: aggregates follow them until they
+/// are gone for good, so a delete does not leave them out. What subqueries see stays as it is.
+fn with_expired(
+    session: &QuerySession,
+    measurement: &Arc<Measurement>,
+    rows: LogicalPlan,
+) -> Result<LogicalPlan, QueryError> {
+    let table = MeasurementTable::new(session.clone(), Arc::clone(measurement), ScanFilter::all());
+    let source = provider_as_source(Arc::new(table));
+    let seen = rows.transform_down(|plan| match plan {
+        LogicalPlan::TableScan(scan) => {
+            let scan = TableScan { source: Arc::clone(&source), ..scan };
+            Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Stop))
+        }
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(seen.map_err(QueryError::from)?.data)
 }
 
 /// The predicate with types coerced and constants folded, `now()` among them.
