@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
@@ -16,6 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use highwater_core::schema::{TIME_COLUMN, time_data_type};
 use highwater_core::{Column, Schema, TimeRanges};
+use highwater_query::QuerySession;
 use highwater_query::pushdown::prune_all;
 
 use crate::catalog::Aggregate;
@@ -100,10 +101,6 @@ impl AggregateTable {
     }
 
     fn plan(&self, projection: &[usize], filters: &[Expr]) -> Result<LogicalPlan> {
-        let external = |error: AggregationError| match error {
-            AggregationError::DataFusion(error) => error,
-            error => through_a_plan(error.kind(), &error),
-        };
         let outputs = self.needed_outputs(projection, filters);
         let times = match self.aggregate.definition.has_time() && !self.is_limited() {
             true => prune_all(filters, &Schema::default()).times,
@@ -120,9 +117,7 @@ impl AggregateTable {
         if self.is_limited() || !self.aggregate.definition.order_by.is_empty() {
             plan = self.top_n(plan)?;
         }
-        let names = projection.iter().map(|&at| ident(self.schema.field(at).name()));
-        let names: Vec<Expr> = names.collect();
-        if names.is_empty() { plan.build() } else { plan.project(names)?.build() }
+        projected(plan, &self.schema, projection)
     }
 
     /// Order, then limit; ties go by the group columns, ascending.
@@ -135,6 +130,38 @@ impl AggregateTable {
             self.aggregate.definition.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let plan = plan.sort(order.chain(ties).collect::<Vec<_>>())?;
         plan.limit(0, fetch)
+    }
+}
+
+/// These columns of a table whose rows `plan` gives; all of them if only their number is wanted.
+pub(crate) fn projected(
+    plan: LogicalPlanBuilder,
+    schema: &ArrowSchema,
+    projection: &[usize],
+) -> Result<LogicalPlan> {
+    let names = projection.iter().map(|&at| ident(schema.field(at).name()));
+    let names: Vec<Expr> = names.collect();
+    if names.is_empty() { plan.build() } else { plan.project(names)?.build() }
+}
+
+/// A [`projected`] plan, ready to run; without any column if none is wanted.
+pub(crate) async fn planned_apart(
+    session: &QuerySession,
+    plan: &LogicalPlan,
+    projection: &[usize],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let physical = session.lean_state().create_physical_plan(plan).await?;
+    match projection.is_empty() {
+        true => Ok(Arc::new(ProjectionExec::try_new(Vec::<ProjectionExpr>::new(), physical)?)),
+        false => Ok(physical),
+    }
+}
+
+/// An error of this crate on its way through a plan.
+pub(crate) fn external(error: AggregationError) -> DataFusionError {
+    match error {
+        AggregationError::DataFusion(error) => error,
+        error => through_a_plan(error.kind(), &error),
     }
 }
 
@@ -190,13 +217,7 @@ impl TableProvider for AggregateTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let plan = self.plan(projection, filters)?;
-        let physical = self.reader.session().lean_state().create_physical_plan(&plan).await?;
-        if projection.is_empty() {
-            return Ok(Arc::new(ProjectionExec::try_new(
-                Vec::<(Arc<dyn datafusion::physical_plan::PhysicalExpr>, String)>::new(),
-                physical,
-            )?));
-        }
+        let physical = planned_apart(self.reader.session(), &plan, projection).await?;
         described(physical, &self.schema.project(projection)?)
     }
 }

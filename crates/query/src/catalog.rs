@@ -127,7 +127,8 @@ impl SchemaProvider for Tables {
             let measurements = self.session.version().measurements(self.session.database());
             let points = measurements.filter(|m| m.kind() == MeasurementKind::Points);
             names.extend(points.map(|m| m.id().measurement.to_string()));
-            names.extend(views::names(self.session.version(), self.session.database()));
+            let views = views::queries(self.session.version(), self.session.database());
+            names.extend(views.into_keys());
         }
         for extension in self.session.engine().extensions() {
             names.extend(extension.tables(&self.session, &self.schema));

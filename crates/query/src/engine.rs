@@ -43,9 +43,6 @@ pub const CATALOG: &str = "highwater";
 /// Name of the schema with the measurements of the session's database.
 pub const PUBLIC: &str = "public";
 
-/// DataFusion's rule that pushes filters into scans.
-const PUSH_DOWN_FILTER: &str = "push_down_filter";
-
 /// Answers SQL over one storage engine; cheap to clone.
 #[derive(Clone)]
 pub struct QueryEngine(Arc<Shared>);
@@ -136,10 +133,10 @@ impl QueryEngineBuilder {
     pub fn build(self) -> Result<QueryEngine, QueryError> {
         let mut registry = Registry::default();
         self.extensions.iter().for_each(|extension| extension.register(&mut registry));
-        let few_rules = few_rules(&registry);
+        let lean_rules = lean_rules(&registry);
         let template = template(registry, self.limits)?;
         let lean = SessionStateBuilder::new_from_existing(template.clone())
-            .with_optimizer_rules(few_rules);
+            .with_optimizer_rules(lean_rules);
         let mut lean = lean.build();
         lean.config_mut().options_mut().optimizer.max_passes = 1;
         let QueryEngineBuilder { storage, extensions, limits } = self;
@@ -163,7 +160,8 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
     let mut optimizer = Optimizer::new().rules;
     optimizer.insert(0, Arc::new(FillGaps));
     optimizer.splice(0..0, registry.first_optimizer_rules);
-    let pushes = |rule: &Arc<dyn OptimizerRule + Send + Sync>| rule.name() == PUSH_DOWN_FILTER;
+    let pushes =
+        |rule: &Arc<dyn OptimizerRule + Send + Sync>| rule.name() == PushDownFilter::new().name();
     let pushed = optimizer.iter().rposition(pushes).map_or(optimizer.len(), |at| at + 1);
     optimizer.splice(pushed..pushed, registry.pushed_optimizer_rules);
     optimizer.extend(registry.last_optimizer_rules);
@@ -200,7 +198,7 @@ fn template(registry: Registry, limits: Limits) -> Result<SessionState, QueryErr
 
 /// The logical rules that plans need which are put together to be run as they are: to read no column
 /// in vain, and to leave rows out early.
-fn few_rules(registry: &Registry) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+fn lean_rules(registry: &Registry) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(SimplifyExpressions::new()),
         Arc::new(PushDownFilter::new()),

@@ -40,11 +40,11 @@ pub fn view_query<'a>(version: &'a Version, database: &str, name: &str) -> Optio
     version.document(&key(database, name))
 }
 
-/// Names of the views of a database, ascending.
-pub(crate) fn names(version: &Version, database: &str) -> Vec<String> {
+/// The queries of all views of a database, by name.
+pub(crate) fn queries(version: &Version, database: &str) -> BTreeMap<String, Arc<str>> {
     let prefix = prefix(database);
-    let keys = version.documents(&prefix).map(|(key, _)| key[prefix.len()..].to_owned());
-    keys.collect()
+    let views = version.documents(&prefix);
+    views.map(|(key, query)| (key[prefix.len()..].to_owned(), Arc::clone(query))).collect()
 }
 
 /// The view of that name as a table, if there is one.
@@ -92,8 +92,8 @@ async fn create(session: &QuerySession, view: &CreateView) -> Result<Commit, Que
     refuse_clauses(view)?;
     let (version, database) = (session.version(), session.database());
     let name = own_name(&view.name)?;
-    let before = view_query(version, database, name);
-    match before {
+    let before = queries(version, database);
+    match before.get(name) {
         Some(_) if view.if_not_exists => return Ok(Commit::default()),
         Some(_) if !view.or_replace => {
             return Err(conflict(format!("there is a view {name}; write CREATE OR REPLACE VIEW")));
@@ -113,16 +113,17 @@ async fn create(session: &QuerySession, view: &CreateView) -> Result<Commit, Que
     if !params.is_empty() {
         return Err(QueryError::unsupported("a parameter in a view"));
     }
-    let mut queries: BTreeMap<String, String> = BTreeMap::new();
-    for name in names(version, database) {
-        let query = view_query(version, database, &name).map(ToString::to_string);
-        queries.insert(name, query.unwrap_or_default());
-    }
-    queries.insert(name.to_owned(), query.clone());
-    check_nesting(&queries, session)?;
+    let mut after = before.clone();
+    after.insert(name.to_owned(), query.as_str().into());
+    check_nesting(&after, session)?;
     let key = key(database, name);
     let mut commit = Commit::of([Edit::PutDocument { key: key.clone(), text: Some(query.into()) }]);
-    commit.expect_documents.push((key, before.cloned()));
+    commit.expect_documents.push((key, before.get(name).cloned()));
+    // Two changes at once, each sound by itself, could make a circle.
+    let others = before.into_iter().filter(|(other, _)| other != name);
+    commit
+        .expect_documents
+        .extend(others.map(|(other, query)| (self::key(database, &other), Some(query))));
     Ok(commit)
 }
 
@@ -181,10 +182,11 @@ fn drop_views(
             }
         }
     }
-    for reader in names(version, database).iter().filter(|name| !going.contains(name.as_str())) {
-        let query = view_query(version, database, reader).map_or("", |query| query);
-        if let Some((read, _)) =
-            reads(query, session)?.iter().find(|(read, _)| going.contains(read.as_str()))
+    let mut staying = queries(version, database);
+    staying.retain(|name, _| !going.contains(name.as_str()));
+    for (reader, query) in staying {
+        if let Some(read) =
+            reads(&query, session)?.keys().find(|read| going.contains(read.as_str()))
         {
             return Err(conflict(format!("view {reader} reads {read}; drop it first, or with it")));
         }
@@ -233,7 +235,7 @@ fn reads(query: &str, session: &QuerySession) -> Result<BTreeMap<String, usize>,
 
 /// Refuses views that read themselves, or too many.
 fn check_nesting(
-    queries: &BTreeMap<String, String>,
+    queries: &BTreeMap<String, Arc<str>>,
     session: &QuerySession,
 ) -> Result<(), QueryError> {
     let mut views_of = BTreeMap::new();

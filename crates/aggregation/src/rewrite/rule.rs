@@ -8,7 +8,6 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Result, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
-use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::prelude::ident;
@@ -25,6 +24,7 @@ use crate::error::AggregationError;
 use crate::exact::Reader;
 use crate::functions;
 use crate::runtime::Shared;
+use crate::table::external;
 
 /// The rule; to be run when filters are pushed into scans.
 pub(crate) struct AnswerFromAggregates {
@@ -133,12 +133,5 @@ impl Found {
         });
         let columns: Vec<Expr> = columns.collect();
         scan.project(columns)?.build().map(Some)
-    }
-}
-
-fn external(error: AggregationError) -> DataFusionError {
-    match error {
-        AggregationError::DataFusion(error) => error,
-        error => functions::through_a_plan(error.kind(), &error),
     }
 }

@@ -10,13 +10,13 @@ use datafusion::datasource::TableType;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, ident,
+    Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown,
 };
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use highwater_query::QuerySession;
 
 use super::reason::Reason;
+use crate::table::{planned_apart, projected};
 
 /// The answer of a question about points, from an aggregate.
 #[derive(Debug)]
@@ -50,9 +50,7 @@ impl AnswerTable {
         if let Some(filter) = conjunction(filters.iter().cloned().map(unnormalize_col)) {
             plan = plan.filter(filter)?;
         }
-        let columns: Vec<Expr> =
-            projection.iter().map(|&at| ident(self.schema.field(at).name())).collect();
-        if columns.is_empty() { plan.build() } else { plan.project(columns)?.build() }
+        projected(plan, &self.schema, projection)
     }
 }
 
@@ -83,10 +81,6 @@ impl TableProvider for AnswerTable {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&all);
         let plan = self.plan(projection, filters)?;
-        let physical = self.session.lean_state().create_physical_plan(&plan).await?;
-        match projection.is_empty() {
-            true => Ok(Arc::new(ProjectionExec::try_new(Vec::<ProjectionExpr>::new(), physical)?)),
-            false => Ok(physical),
-        }
+        planned_apart(&self.session, &plan, projection).await
     }
 }

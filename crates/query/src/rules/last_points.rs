@@ -49,7 +49,7 @@ impl OptimizerRule for LastPoints {
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
-        if !self.suffice_for(aggregate) {
+        if !last_points_suffice(aggregate, &self.functions) {
             return Ok(Transformed::no(plan));
         }
         let plan = match first_rows(aggregate)? {
@@ -68,34 +68,33 @@ impl OptimizerRule for LastPoints {
 /// Whether the last points of every series answer an aggregate whose filters are pushed into the
 /// scan below. `functions` are the names of those `f(x, time)` that need no other points.
 pub fn last_points_suffice(aggregate: &Aggregate, functions: &BTreeSet<String>) -> bool {
-    LastPoints { functions: functions.clone() }.suffice_for(aggregate)
+    let Some(rows) = Rows::of(&aggregate.input) else { return false };
+    let goes_by_last = |expr: &Expr| goes_by_last(expr, aggregate, &rows, functions);
+    aggregate.group_expr.iter().all(|expr| rows.is_tag(expr))
+        && aggregate.aggr_expr.iter().all(goes_by_last)
 }
 
-impl LastPoints {
-    fn suffice_for(&self, aggregate: &Aggregate) -> bool {
-        let Some(rows) = Rows::of(&aggregate.input) else { return false };
-        aggregate.group_expr.iter().all(|expr| rows.is_tag(expr))
-            && aggregate.aggr_expr.iter().all(|expr| self.goes_by_last(expr, aggregate, &rows))
+fn goes_by_last(
+    expr: &Expr,
+    aggregate: &Aggregate,
+    rows: &Rows<'_>,
+    functions: &BTreeSet<String>,
+) -> bool {
+    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+        return false;
+    };
+    if params.distinct || params.filter.is_some() {
+        return false;
     }
-
-    fn goes_by_last(&self, expr: &Expr, aggregate: &Aggregate, rows: &Rows<'_>) -> bool {
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias()
-        else {
-            return false;
-        };
-        if params.distinct || params.filter.is_some() {
-            return false;
+    let takes_row = params.null_treatment != Some(NullTreatment::IgnoreNulls);
+    match (func.name(), params.args.as_slice(), params.order_by.as_slice()) {
+        ("max", [time], []) => rows.is_time(time),
+        ("first_value", [_], order) => takes_row && rows.end_first(order, aggregate, false),
+        ("last_value", [_], order) => takes_row && rows.end_first(order, aggregate, true),
+        (name, [value, time], []) if functions.contains(name) => {
+            rows.column_of(value).is_some() && rows.is_time(time)
         }
-        let takes_row = params.null_treatment != Some(NullTreatment::IgnoreNulls);
-        match (func.name(), params.args.as_slice(), params.order_by.as_slice()) {
-            ("max", [time], []) => rows.is_time(time),
-            ("first_value", [_], order) => takes_row && rows.end_first(order, aggregate, false),
-            ("last_value", [_], order) => takes_row && rows.end_first(order, aggregate, true),
-            (name, [value, time], []) if self.functions.contains(name) => {
-                rows.column_of(value).is_some() && rows.is_time(time)
-            }
-            _ => false,
-        }
+        _ => false,
     }
 }
 

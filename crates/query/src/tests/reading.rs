@@ -169,18 +169,13 @@ async fn expired_points_are_hidden_unless_asked_for() {
     assert_eq!(db.sql("SELECT count(*) FROM cpu WHERE time < '2024-01-01T10:15:00Z'").await, "0");
     assert_eq!(db.sql("SELECT count(*) FROM disk").await, "1");
     let all = SessionOptions { show_expired: true, ..SessionOptions::of("t") };
-    let all = db.queries.session(all);
-    let count = run(&all, "SELECT count(*) FROM cpu", Params::None).await;
+    let all = || db.queries.session(all.clone());
+    let count = run(&all(), "SELECT count(*) FROM cpu", Params::None).await;
     assert_eq!(count.unwrap(), "4");
     // What is hidden is deleted like the rest: aggregates still follow it.
     db.sql("DELETE FROM cpu WHERE usage < 35 AND usage <> 30 AND host IN (SELECT host FROM disk)")
         .await;
-    let left = run(
-        &db.queries.session(all.options().clone()),
-        "SELECT usage FROM cpu ORDER BY 1",
-        Params::None,
-    )
-    .await;
+    let left = run(&all(), "SELECT usage FROM cpu ORDER BY 1", Params::None).await;
     assert_eq!(left.unwrap(), "30.0 / 40.0");
 }
 
